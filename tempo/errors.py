@@ -1,0 +1,74 @@
+"""Every error Tempo raises on purpose.
+
+    TempoError                    exit code of the command line
+    ├── UsageError                2  bad call, setting or model
+    │   └── UnsupportedError      2  a layer, dtype or use that Tempo refuses, and what to do instead
+    ├── KeySpentError             1  a single-use key was asked to hide a second operand
+    ├── IntegrityError            1  a reply failed its check
+    └── OutsideError              3  worker, file, network
+        ├── WorkerError           3  a worker did not deliver
+        │   ├── WorkerLost        3  it is gone: closed, killed, or past its deadline
+        │   ├── ProtocolError     3  it sent what the protocol forbids
+        │   └── OperandMissing    3  it no longer holds an operand that only it had
+        ├── NoWorkersLeft         3  nobody is left to ask, and the master may not compute
+        └── DataError             3  a data set could not be had or is not what it claims
+
+A message says what was wrong, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class TempoError(Exception):
+    """Root of the tree."""
+
+    exit_code = 1
+
+
+class UsageError(TempoError, ValueError):
+    exit_code = 2
+
+
+class UnsupportedError(UsageError):
+    """Tempo refuses `what`; `instead` is what the user can do."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"{what}. Instead: {instead}.")
+        self.what = what
+        self.instead = instead
+
+
+class KeySpentError(TempoError):
+    pass
+
+
+class IntegrityError(TempoError):
+    pass
+
+
+class OutsideError(TempoError):
+    exit_code = 3
+
+
+class WorkerError(OutsideError):
+    pass
+
+
+class WorkerLost(WorkerError):
+    pass
+
+
+class ProtocolError(WorkerError):
+    pass
+
+
+class OperandMissing(WorkerError):
+    pass
+
+
+class NoWorkersLeft(OutsideError):
+    pass
+
+
+class DataError(OutsideError):
+    pass
