@@ -68,9 +68,9 @@ class Job:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the product."""
-        columns = self.right.shape[-1] * (self.right.shape[-2] if self.op is not Op.GRAD_W else 1)
-        return 2 * self.left.shape[0] * columns * (self.left.shape[1] if self.op is Op.GRAD_W else 1)
+        """Multiplications and additions: 2 T N K, whatever the operation."""
+        inner_or_outer = self.right.shape[-1] if self.op is not Op.PRODUCT else self.right.shape[-2]
+        return 2 * self.left.shape[0] * self.left.shape[1] * inner_or_outer
 
 
 def result_shape(op: Op, left: Shape, right: Shape, rows: tuple[int, ...]) -> Shape:
