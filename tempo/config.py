@@ -1,0 +1,72 @@
+"""Settings of a session: frozen, checked when made, unit and meaning beside each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from tempo.errors import UsageError
+from tempo.fleet import FleetSettings
+from tempo.secrecy.scheme import SCHEMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Raises UsageError where a value is not one of those allowed."""
+
+    #: How operands are hidden: "mixing", or the paper's "monomial" (broken: for comparison).
+    scheme: str = "mixing"
+    #: Reuse forward ciphertexts in backward: three encodings a step and layer instead of six. Without
+    #: it a worker cannot recognise a batch or a model it already knows (docs/secrecy.md).
+    key_shift: bool = True
+    #: Products with fewer rows, in-features or out-features than this stay in the TEE.
+    min_size: int = 64
+    #: Allow a min_size below the mixing block, where mixing hides less (docs/secrecy.md).
+    unsafe_small: bool = False
+    #: Send products of two activations (attention) too. They rarely pay.
+    offload_attention: bool = False
+    #: With no worker left, the master computes. False: NoWorkersLeft is raised.
+    local_fallback: bool = True
+    #: Entries mixed with each other per round; a power of two.
+    block: int = 64
+    #: Rounds of mixing on each axis.
+    rounds: int = 2
+    #: Magnitudes of secret coefficients are log-uniform in [1/spread, spread].
+    spread: float = 2.0**0.5
+    #: Rows within which row permutations stay.
+    chunk: int = 8192
+    #: Operands sealed against one encoded W before W gets a fresh key. A changed W always does.
+    weight_uses: int = 256
+    #: Independent probes of each check. A perturbation is missed with the power of that.
+    probes: int = 2
+    #: Deadlines and quarantine.
+    fleet: FleetSettings = field(default_factory=FleetSettings)
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, name: str, expected: str) -> None:
+            if not holds:
+                raise UsageError(f"setting {name} = {getattr(self, name)!r}: expected {expected}")
+
+        if self.scheme == "none":
+            raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
+        require(self.scheme in SCHEMES, "scheme", f"one of {', '.join(SCHEMES)}")
+        require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
+        require(1 <= self.rounds <= 8, "rounds", "1 to 8")
+        require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
+        require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
+        require(self.weight_uses >= 1, "weight_uses", "at least 1")
+        require(1 <= self.probes <= 16, "probes", "1 to 16")
+        require(self.min_size >= 0, "min_size", "0 or more")
+        if self.min_size < self.block and not self.unsafe_small:
+            raise UsageError(
+                f"setting min_size = {self.min_size} is below block = {self.block}: an axis shorter than a "
+                f"block is hardly mixed. Raise min_size, or say unsafe_small=True if that is meant"
+            )
+
+    def with_options(self, **options: Any) -> Config:
+        """A copy with some settings replaced. Raises UsageError for a name there is none of."""
+        known = {f.name for f in fields(self)}
+        for name in options:
+            if name not in known:
+                raise UsageError(f"unknown setting {name!r}. There are: {', '.join(sorted(known))}")
+        return replace(self, **options)

@@ -1,0 +1,205 @@
+"""The engine: seal, run, check, open, in that order.
+
+    pieces = scheme.seal(operands)              tempo/secrecy
+    replies = fleet.run(jobs, accept=checks)    tempo/fleet, tempo/integrity
+    result = pieces.open(replies)               tempo/secrecy
+
+Around the four steps stands what keeps a training step whole: rows that must not be sent are
+computed here, pieces whose worker vanished are sealed again under fresh keys, and with no worker
+left the master computes (or says so).
+
+Axes: G groups, R rows, K in-features, N out-features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tempo.backward import Backward
+from tempo.fleet import Done, Failed, Fleet, Task
+from tempo.integrity import Checks
+from tempo.lowering.base import Lowering
+from tempo.ops import Job, Unverified
+from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows, add_centre
+from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
+from tempo.secrecy.seal import draw_centre
+from tempo.secrecy.weights import SealedWeight, Weights
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """What backward needs of a forward pass. Holds no operand; dies with the graph, and with it what
+    workers keep for it."""
+
+    weight: SealedWeight | None = None
+    kept: list[KeptRows] = field(default_factory=list)
+    #: Rows the master computed because too few of their group were left to send.
+    home: Selection | None = None
+    centre: Tensor | None = None
+    #: Largest row norms of X and W.
+    largest_x: float = 0.0
+    largest_w: float = 0.0
+    #: Why nothing was sent, or None.
+    reason: str | None = None
+
+
+@final
+class Engine:
+    """Runs lowered products and their gradients on a fleet."""
+
+    def __init__(
+        self, desk: Desk, fleet: Fleet, weights: Weights, *, key_shift: bool, local_fallback: bool
+    ) -> None:
+        self.desk = desk
+        self._fleet = fleet
+        self._weights = weights
+        self.key_shift = key_shift
+        self._local_fallback = local_fallback
+
+    def forward(self, lowering: Lowering, x: Tensor, w: Tensor, *, train_w: bool) -> tuple[Tensor, Ticket]:
+        """y of the layer, without bias, and the ticket for its gradients.
+
+        train_w: dW will be wanted. Raises NoWorkersLeft where the master may not compute.
+        """
+        stats = self.desk.stats
+        with stats.timed("lower"):
+            x_GRK, w_GNK = lowering.lower_x(x), lowering.lower_w(w)
+            norms_x = row_norms(x_GRK)
+            largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
+        y_GRN = x_GRK.new_zeros(*x_GRK.shape[:2], w_GNK.shape[1])
+        if reason := unfit(largest_x, largest_w, dtype=x.dtype):
+            home, ticket = Selection.everything(*norms_x.shape), Ticket(reason=reason)
+        else:
+            home, ticket = self._offload(lowering, x_GRK, w, w_GNK, norms_x, y_GRN, train_w=train_w)
+        ticket.home, ticket.largest_x, ticket.largest_w = home, largest_x, largest_w
+        with stats.timed("local"):
+            for g, count in enumerate(home.counts):
+                if count:
+                    home.put(y_GRN, g, home.take(x_GRK, g) @ w_GNK[g].mT)
+        with stats.timed("lower"):
+            return lowering.raise_y(y_GRN), ticket
+
+    def backward(
+        self,
+        ticket: Ticket,
+        lowering: Lowering,
+        x: Tensor,
+        w: Tensor,
+        dy: Tensor,
+        *,
+        want_x: bool,
+        want_w: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(dx, dw) of the layer, None where not wanted. Takes the ticket's kept operands: a second
+        backward of the same graph seals under fresh keys."""
+        step = Backward(self, ticket, lowering, x, w, dy, want_x=want_x, want_w=want_w)
+        pieces = step.plan()
+        while pieces:
+            pieces = step.run(pieces)
+        return step.finish()
+
+    def _offload(
+        self,
+        lowering: Lowering,
+        x_GRK: Tensor,
+        w: Tensor,
+        w_GNK: Tensor,
+        norms_x: Tensor,
+        y_GRN: Tensor,
+        *,
+        train_w: bool,
+    ) -> tuple[Selection, Ticket]:
+        """Fill y with the rows that workers compute. Those left for the master, and the ticket."""
+        desk = self.desk
+        where = self.rows_to_send(norms_x, x_GRK.dtype)
+        shards, home = self.shards(where)
+        weight = self.weight(lowering, w, w_GNK)
+        ticket = Ticket(weight)
+        if desk.scheme.blurs_rows:
+            ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
+        if shards:
+            self.count_product("x")
+        keep = train_w and self.key_shift
+        pieces = [ForwardPiece(desk, weight, shard, ticket.centre, keep=keep) for shard in shards]
+        checks = desk.verifier.begin()
+        outcomes = self.exchange((piece.seal(x_GRK, checks) for piece in pieces), checks)
+        for piece, (outcome,) in zip(pieces, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                self.require_fallback(outcome)
+                home = union(home, piece.where)
+                continue
+            piece.open(outcome.value, y_GRN)
+            if ticket.centre is not None:
+                add_centre(y_GRN, piece.where, ticket.centre, w_GNK)
+            if piece.kept is not None:
+                ticket.kept.append(piece.kept)
+        return home, ticket
+
+    # What forward and backward share.
+
+    def exchange(self, sealed: Iterator[list[Job]], checks: Checks) -> list[list[Done[Tensor] | Failed]]:
+        """Seal, run, check: the outcomes of the jobs of each piece. Pieces are sealed as they are
+        dispatched, so that workers compute meanwhile."""
+        sizes: list[int] = []
+        stats = self.desk.stats
+
+        def tasks() -> Iterator[Task]:
+            for lane, jobs in enumerate(sealed):
+                sizes.append(len(jobs))
+                yield from (Task(job, lane) for job in jobs)
+
+        def accept(job: Job, reply: Unverified) -> Tensor:
+            with stats.timed("check"):
+                return checks.accept(job, reply)
+
+        try:
+            with stats.timed("wait"):
+                outcomes = iter(self._fleet.run(tasks(), accept))
+        finally:
+            stats.add("checks", checks.made)
+            stats.add("checks_failed", checks.failed)
+        return [[next(outcomes) for _ in range(size)] for size in sizes]
+
+    def rows_to_send(self, norms_GR: Tensor, dtype: torch.dtype) -> Selection:
+        if self.desk.scheme.blurs_rows:
+            return Selection.where(~negligible(norms_GR, dtype))
+        return Selection.everything(*norms_GR.shape)
+
+    def shards(self, where: Selection) -> tuple[list[Selection], Selection]:
+        """One shard for each usable worker, and the rows that are too few to send."""
+        return where.shards(max(1, self._fleet.width), self.desk.scheme.smallest)
+
+    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor) -> SealedWeight:
+        with self.desk.stats.timed("encode"):
+            weight, fresh = self._weights.of(w, lowering, w_GNK)
+        if fresh:
+            self.desk.stats.add("encoded_w")
+        return weight
+
+    def fresh_weight(self, w_GNK: Tensor) -> SealedWeight:
+        """W' under keys that nothing else shares."""
+        with self.desk.stats.timed("encode"):
+            weight = self._weights.seal(w_GNK)
+        self.desk.stats.add("encoded_w")
+        return weight
+
+    def label(self) -> tuple[int]:
+        return (next(self.desk.ids),)
+
+    def count_product(self, *encoded: str) -> None:
+        """A product was sent, for which these operands were encoded. One by itself encodes two."""
+        self.desk.stats.add("products")
+        for operand in encoded:
+            self.desk.stats.add(f"encoded_{operand}")
+
+    def require_fallback(self, failed: Failed) -> None:
+        """Go on in the master, or raise what failed where the user forbids that."""
+        if not self._local_fallback:
+            raise failed.error
+        self.desk.stats.add("local_fallbacks")

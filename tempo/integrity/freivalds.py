@@ -1,0 +1,213 @@
+"""Checks that a reply is the product of the operands that were sent (Freivalds, 1977).
+
+With r a secret Gaussian, fresh per job and unknown to every worker:
+
+    Y = X W^T       Y r  = X (W^T r)
+    dX = dY W       dX r = dY (W r)
+    dW = dY^T X     dW r = dY^T (X r)
+
+The right-hand sides are taken while the operands are at hand, on the rounded values as sent, in
+float64. Then one projection of the reply decides. X of a forward pass is gone when dW arrives, so
+its projection is kept as a `Witness`. A probe is never used for two replies: accepting or
+refusing one tells the worker something about it.
+
+Axes: T rows of all groups, G groups, K, N features, P probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tempo.errors import IntegrityError, UsageError
+from tempo.integrity.tolerance import Tolerance, product_tolerance
+from tempo.ops import Job, Op, Unverified, spans
+from tempo.secrecy.keys import SessionKey, SingleUse
+
+#: Elements that are converted to float64 at a time: a piece that stays in the cache.
+_PIECE = 1 << 17
+
+
+@final
+class Witness:
+    """What the check of dW = dY^T X needs of X once X is gone. For one reply."""
+
+    __slots__ = ("frobenius_G", "once", "probe_KP", "projection_TP")
+
+    def __init__(self, probe_KP: Tensor, projection_TP: Tensor, frobenius_G: Tensor) -> None:
+        self.probe_KP = probe_KP
+        self.projection_TP = projection_TP
+        self.frobenius_G = frobenius_G
+        self.once = SingleUse()
+
+    def __repr__(self) -> str:
+        return "Witness(hidden)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Proof:
+    """Expected projection of a reply, viewed as rows of `width` entries, and its tolerance."""
+
+    probe: Tensor
+    expected: Tensor
+    tolerance: Tolerance
+
+
+@final
+class Verifier:
+    """Draws the probes of one session."""
+
+    def __init__(self, key: SessionKey, probes: int) -> None:
+        if probes < 1:
+            raise UsageError(f"probes is at least 1, not {probes}")
+        self._stream = key.stream(("integrity", "probes"))
+        self._probes = probes
+
+    def probe(self, width: int) -> Tensor:
+        return self._stream.gaussian(width, self._probes)
+
+    def witness(self, x_TK: Tensor, rows: Sequence[int]) -> Witness:
+        """Take from X, as sent, what the check of a later dW needs."""
+        probe_KP = self.probe(x_TK.shape[1])
+        projection_TP, norms_T = _project(x_TK, probe_KP)
+        return Witness(probe_KP, projection_TP, _group_norms(norms_T, rows))
+
+    def begin(self) -> Checks:
+        return Checks(self)
+
+
+@final
+class Checks:
+    """The checks of one round of jobs."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._proofs: dict[Job, _Proof] = {}
+        self.made = 0
+        self.failed = 0
+
+    def expect(self, job: Job, witness: Witness | None = None) -> None:
+        """Prepare the check of `job` while its operands are at hand; for GRAD_W with an X that only
+        a worker still holds, give its witness."""
+        self._proofs[job] = _prove(self._verifier, job, witness)
+
+    def accept(self, job: Job, reply: Unverified) -> Tensor:
+        """The reply as a value, or IntegrityError. A second reply to the same job meets a fresh probe."""
+        proof = self._proofs.pop(job, None) or _prove(self._verifier, job, None)
+        self.made += 1
+        try:
+            return _check(job, proof, reply)
+        except IntegrityError:
+            self.failed += 1
+            raise
+
+
+def _prove(verifier: Verifier, job: Job, witness: Witness | None) -> _Proof:
+    left, right = job.left.tensor, job.right.tensor
+    if left is None:
+        raise UsageError("a job is checked on its operands as sent: the left one is missing")
+    if job.op is Op.GRAD_W:
+        if witness is None:
+            if right is None:
+                raise UsageError("X has left the master without a witness: dW cannot be checked")
+            witness = verifier.witness(right, job.rows)
+        return _prove_grad_w(left, witness, job.rows)
+    if right is None:
+        raise UsageError("a job is checked on its operands as sent: the right one is missing")
+    w = right if job.op is Op.GRAD_X else right.mT  # the factor that maps inner to outer features
+    return _prove_rows(verifier, left, w, job.rows)
+
+
+def _prove_rows(verifier: Verifier, left: Tensor, w_GIO: Tensor, rows: Sequence[int]) -> _Proof:
+    """left (T, I) times w (G, I, O) of each row's group: expected (T, P)."""
+    inner, outer = w_GIO.shape[1:]
+    probe_OP = verifier.probe(outer)
+    expected, norms, right = [], [], []
+    for w_IO, (lo, hi) in zip(w_GIO, spans(rows), strict=True):
+        w64 = w_IO.double()
+        projection, norms_R = _project(left[lo:hi], w64 @ probe_OP)
+        expected.append(projection)
+        norms.append(norms_R)
+        right.append(torch.linalg.vector_norm(w64).expand(hi - lo))
+    tolerance = product_tolerance(
+        torch.cat(norms),
+        torch.cat(right),
+        inner=inner,
+        outer=outer,
+        dtype=left.dtype,
+        probe_norm=_largest_norm(probe_OP),
+    )
+    return _Proof(probe_OP, torch.cat(expected), tolerance)
+
+
+def _prove_grad_w(dy_TN: Tensor, witness: Witness, rows: Sequence[int]) -> _Proof:
+    """dY^T (X r), group after group: expected (G N, P)."""
+    witness.once.spend("probe")
+    n = dy_TN.shape[1]
+    expected = torch.zeros(len(rows), n, witness.probe_KP.shape[1], dtype=torch.float64)
+    squares = torch.zeros(len(rows), n, dtype=torch.float64)
+    for g, (lo, hi) in enumerate(spans(rows)):
+        for a, b in _pieces(lo, hi, n):
+            piece = dy_TN[a:b].double()
+            expected[g].addmm_(piece.mT, witness.projection_TP[a:b])
+            squares[g] += piece.square().sum(0)
+    tolerance = product_tolerance(
+        squares.sqrt_().flatten(),
+        witness.frobenius_G.repeat_interleave(n),
+        inner=max(rows),
+        outer=witness.probe_KP.shape[0],
+        dtype=dy_TN.dtype,
+        probe_norm=_largest_norm(witness.probe_KP),
+    )
+    return _Proof(witness.probe_KP, expected.flatten(0, 1), tolerance)
+
+
+def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
+    result = reply.open_for_check()
+    if tuple(result.shape) != job.result_shape or result.dtype != job.left.dtype:
+        raise IntegrityError(
+            f"{job.op.value}: the reply is {tuple(result.shape)} {result.dtype}, "
+            f"the request asked for {job.result_shape} {job.left.dtype}"
+        )
+    width = result.shape[-1]
+    projection, _ = _project(result.reshape(-1, width), proof.probe)
+    difference = (projection - proof.expected).abs()
+    # NaN and infinity compare false, so they are refused as well.
+    passed = (difference <= proof.tolerance.calibrated.unsqueeze(1)).all(1)
+    if passed.all():
+        return result
+    beyond = ~(difference <= proof.tolerance.sound.unsqueeze(1)).all(1)
+    raise IntegrityError(
+        f"{job.op.value}: {int((~passed).sum())} of {passed.numel()} rows differ from the product of what "
+        f"was sent by more than rounding explains"
+        + (f", {int(beyond.sum())} of them by more than any rounding could" if beyond.any() else "")
+    )
+
+
+def _project(a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """(a v, 2-norms of the rows of a) in float64, in pieces that stay in the cache."""
+    out = torch.empty(a.shape[0], v.shape[1], dtype=torch.float64)
+    norms = torch.empty(a.shape[0], dtype=torch.float64)
+    for lo, hi in _pieces(0, a.shape[0], a.shape[1]):
+        piece = a[lo:hi].double()
+        torch.mm(piece, v, out=out[lo:hi])
+        torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
+    return out, norms
+
+
+def _pieces(lo: int, hi: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _PIECE // max(width, 1))
+    for first in range(lo, hi, step):
+        yield first, min(first + step, hi)
+
+
+def _group_norms(norms_T: Tensor, rows: Sequence[int]) -> Tensor:
+    return torch.stack([torch.linalg.vector_norm(norms_T[lo:hi]) for lo, hi in spans(rows)])
+
+
+def _largest_norm(probe: Tensor) -> float:
+    return float(torch.linalg.vector_norm(probe, dim=0).amax())

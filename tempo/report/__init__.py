@@ -1,0 +1,5 @@
+"""What a session did, for people and for machines."""
+
+from tempo.report.session import OpRow, Report
+
+__all__ = ["OpRow", "Report"]

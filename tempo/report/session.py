@@ -1,0 +1,105 @@
+"""The report of a session: what ran where and why, what it cost, what went wrong."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tempo.fleet import Event
+
+
+@dataclass(frozen=True, slots=True)
+class OpRow:
+    """One kind of operation of one module. Flops are those of the layer computed directly."""
+
+    module: str
+    operation: str
+    shape: str
+    offloaded: bool
+    reason: str
+    calls: int
+    forward_flops: int
+    backward_flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    scheme: str
+    key_shift: bool
+    rows: list[OpRow]
+    encodings: int
+    #: What the same products would have encoded, two operands each.
+    encodings_without_key_shift: int
+    bytes_sent: int
+    bytes_received: int
+    checks: int
+    checks_failed: int
+    retries: int
+    #: Pieces that the master computed because no worker was left.
+    local_fallbacks: int
+    #: Workers that failed a check at least once.
+    quarantined: list[str]
+    #: Seconds of the master by part of its work, without double counting.
+    seconds: dict[str, float]
+    events: list[Event] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def offloaded_flops(self) -> int:
+        return sum(r.forward_flops + r.backward_flops for r in self.rows if r.offloaded)
+
+    @property
+    def kept_flops(self) -> int:
+        return sum(r.forward_flops + r.backward_flops for r in self.rows if not r.offloaded)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, units in the names."""
+        out = {k: v for k, v in asdict(self).items() if k != "events"}
+        out["seconds"] = {part: round(s, 4) for part, s in self.seconds.items()}
+        out["events"] = [{"kind": e.kind.value, "worker": e.worker, "detail": e.detail} for e in self.events]
+        return out | {"offloaded_flops": self.offloaded_flops, "kept_flops": self.kept_flops}
+
+    def tables(self) -> list[Table]:
+        where = Table(title="What ran where", title_justify="left")
+        for name in ("module", "operation", "shape", "where"):
+            where.add_column(name, overflow="fold")
+        where.add_column("calls", justify="right")
+        where.add_column("Gflop", justify="right")
+        for row in self.rows:
+            place = "workers" if row.offloaded else f"TEE: {row.reason}"
+            flops = (row.forward_flops + row.backward_flops) / 1e9
+            where.add_row(row.module, row.operation, row.shape, place, str(row.calls), f"{flops:.2f}")
+        total = self.offloaded_flops + self.kept_flops
+        share = f"{100 * self.offloaded_flops / total:.1f} %" if total else "none"
+        figures = Table(title="Session", title_justify="left", show_header=False)
+        for name, value in (
+            ("scheme", f"{self.scheme}, key shift {'on' if self.key_shift else 'off'}"),
+            ("linear flops offloaded", share),
+            ("encodings", f"{self.encodings:,} (without key shift {self.encodings_without_key_shift:,})"),
+            ("sent, received", f"{self.bytes_sent / 1e6:,.1f} MB, {self.bytes_received / 1e6:,.1f} MB"),
+            ("checks", f"{self.checks:,}, failed {self.checks_failed:,}"),
+            ("retries, in the master for want of workers", f"{self.retries}, {self.local_fallbacks}"),
+            ("seconds", ", ".join(f"{part} {s:.2f}" for part, s in sorted(self.seconds.items()))),
+        ):
+            figures.add_row(name, value)
+        return [where, figures]
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=120, color_system=None)
+        for table in self.tables():
+            console.print(table)
+        for event in self.events:
+            console.print(f"{event.kind.value}: {event.worker}: {event.detail}", highlight=False)
+        for note in self.notes:
+            console.print(f"note: {note}", highlight=False)
+        if self.checks_failed:
+            console.print(
+                "INTEGRITY: at least one reply was wrong and was not used. Do not rent from these "
+                f"workers again without an explanation: {', '.join(self.quarantined)}"
+            )
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return text

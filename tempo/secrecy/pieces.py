@@ -1,0 +1,185 @@
+"""Pieces: the rows of one operation that one worker gets, sealed into jobs, and opened again.
+
+A piece is sealed when it is dispatched, so that workers compute while the next is encoded. What each
+needs of its predecessor is explicit: a forward piece leaves a `Kept`, a gradient piece may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tempo.integrity import Checks, Verifier, Witness
+from tempo.ops import Job, Op, Operand
+from tempo.secrecy.basis import Basis
+from tempo.secrecy.keys import Label, SessionKey
+from tempo.secrecy.rows import Selection
+from tempo.secrecy.scheme import Scheme
+from tempo.secrecy.seal import FeatureKey, RowKey, open_rows
+from tempo.secrecy.weights import Kept, Release, SealedWeight
+from tempo.stats import Stats
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What sealing needs of a session."""
+
+    key: SessionKey
+    scheme: Scheme
+    verifier: Verifier
+    stats: Stats
+    ids: Iterator[int]
+    release: Release
+
+    def row_key(self, where: Selection) -> RowKey:
+        label: Label = (next(self.ids),)
+        return RowKey(self.key, self.scheme, label, where.counts)
+
+    def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
+        return Operand(next(self.ids), tuple(tensor.shape), tensor.dtype, tensor, keep)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class KeptRows:
+    """A forward piece as backward finds it: its rows, their key, X' at its worker, its witness."""
+
+    where: Selection
+    key: RowKey
+    x: Kept
+    witness: Witness
+
+
+@final
+class ForwardPiece:
+    """Y = X W^T on the rows `where`. keep: leave X' at the worker for dW."""
+
+    def __init__(
+        self, desk: Desk, weight: SealedWeight, where: Selection, centre_G1K: Tensor | None, *, keep: bool
+    ) -> None:
+        self.where = where
+        self.kept: KeptRows | None = None
+        self._desk = desk
+        self._weight = weight
+        self._centre = centre_G1K
+        self._keep = keep
+        self._row_key = desk.row_key(where)
+        self._a: list[Basis] = []
+
+    def seal(self, x_GRK: Tensor, checks: Checks) -> list[Job]:
+        desk, key = self._desk, self._weight.key
+        with desk.stats.timed("keys"):
+            self._a = self._row_key.bases()
+        with desk.stats.timed("encode"):
+            x_sealed = self._row_key.seal_x(self._a, key.b, _centred(x_GRK, self._centre, self.where))
+        operand = desk.operand(x_sealed, keep=self._keep)
+        job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts)
+        with desk.stats.timed("check"):
+            checks.expect(job)
+            if self._keep:
+                witness = desk.verifier.witness(x_sealed, job.rows)
+                self.kept = KeptRows(self.where, self._row_key, Kept(operand, desk.release), witness)
+        return [job]
+
+    def open(self, y_sealed: Tensor, y_GRN: Tensor) -> None:
+        """Decode into y_GRN, without the share of the centre."""
+        with self._desk.stats.timed("decode"):
+            open_rows(y_sealed, self._a, self._weight.key.c, self.where, y_GRN)
+        self._a = []
+
+
+@final
+class GradientPiece:
+    """dX = dY W and dW = dY^T X on the rows `where`, whichever of the two are wanted.
+
+    With `kept` the worker has X' already (key shift); otherwise X is sealed again under a fresh key.
+    `key` holds B and C; `weight` is needed for dX alone.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        key: FeatureKey,
+        where: Selection,
+        *,
+        kept: KeptRows | None = None,
+        weight: SealedWeight | None = None,
+        want_w: bool = False,
+    ) -> None:
+        self.where = where
+        self.key = key
+        self.want_x = weight is not None
+        self.want_w = want_w
+        self._desk = desk
+        self._kept = kept
+        self._weight = weight
+        self._row_key = kept.key if kept else desk.row_key(where)
+        self._a: list[Basis] = []
+        self._sent_dy: Kept | None = None
+
+    @property
+    def shifted(self) -> bool:
+        """X' of the forward pass is reused."""
+        return self._kept is not None
+
+    def without_kept(self, *, want_x: bool, want_w: bool) -> GradientPiece:
+        """The same rows for another worker, under a fresh key: nobody holds X' any more."""
+        weight = self._weight if want_x else None
+        return GradientPiece(self._desk, self.key, self.where, weight=weight, want_w=want_w)
+
+    def seal(
+        self, x_GRK: Tensor | None, centre_G1K: Tensor | None, dy_GRN: Tensor, checks: Checks
+    ) -> list[Job]:
+        """Jobs in the order dW, dX: the first ships dY', the second refers to it."""
+        desk = self._desk
+        with desk.stats.timed("keys"):
+            self._a = self._row_key.bases()
+        with desk.stats.timed("encode"):
+            dy = [self.where.take(dy_GRN, g) for g in range(dy_GRN.shape[0])]
+            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy)
+        left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
+        self._sent_dy = Kept(left, desk.release)
+        jobs = []
+        if self.want_w:
+            right = self._kept.x.operand if self._kept else self._seal_x(x_GRK, centre_G1K)
+            jobs.append(Job(Op.GRAD_W, left, right, self.where.counts))
+        if self._weight is not None:
+            jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts))
+        with desk.stats.timed("check"):
+            for job in jobs:
+                checks.expect(job, self._kept.witness if self._kept and job.op is Op.GRAD_W else None)
+        return jobs
+
+    def _seal_x(self, x_GRK: Tensor | None, centre_G1K: Tensor | None) -> Operand:
+        if x_GRK is None:
+            raise AssertionError("dW without a kept X needs the plain X")
+        with self._desk.stats.timed("encode"):
+            x = _centred(x_GRK, centre_G1K, self.where)
+            return self._desk.operand(self._row_key.seal_x(self._a, self.key.b, x), keep=False)
+
+    def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:
+        with self._desk.stats.timed("decode"):
+            a, b = [basis.dual() for basis in self._a], [basis.dual() for basis in self.key.b]
+            open_rows(dx_sealed, a, b, self.where, dx_GRK)
+
+
+def _centred(x_GRK: Tensor, centre_G1K: Tensor | None, where: Selection) -> list[Tensor]:
+    parts = [where.take(x_GRK, g) for g in range(x_GRK.shape[0])]
+    if centre_G1K is None:
+        return parts
+    return [part - c for part, c in zip(parts, centre_G1K, strict=True)]
+
+
+def add_centre(y_GRN: Tensor, where: Selection, centre_G1K: Tensor, w_GNK: Tensor) -> None:
+    """Y += 1 (W c)^T on the rows that were sent, in place."""
+    share_G1N = torch.bmm(centre_G1K, w_GNK.mT)
+    for g, (index, count) in enumerate(zip(where.index, where.counts, strict=True)):
+        if index is None:
+            y_GRN[g] += share_G1N[g]
+        elif count:
+            y_GRN[g].index_add_(0, index, share_G1N[g].expand(count, -1))

@@ -1,0 +1,136 @@
+"""Which rows of an operand are sent, and in which shard.
+
+A row that is zero gives the basis of its block away (every row mixed with it becomes dependent on
+the others), so such rows are left out before encoding. Mixing already blurs a row by the round-off
+of the largest row of its block, so a row below that counts as zero too: Winograd points of a
+constant background are such rows, zero up to rounding.
+
+Axes: G groups, R rows. A selection names, for each group, the rows it takes, as int64 indices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+#: Elements whose norms are taken in float64 at a time: a piece that stays in the cache.
+_PIECE = 1 << 17
+
+
+def row_norms(t_GRF: Tensor) -> Tensor:
+    """2-norms over the last axis, float64, without a float64 copy of the whole."""
+    groups, r, width = t_GRF.shape
+    norms = torch.empty(groups, r, dtype=torch.float64)
+    step = max(1, _PIECE // max(width, 1))
+    for t_RF, out in zip(t_GRF, norms, strict=True):
+        for lo in range(0, r, step):
+            torch.linalg.vector_norm(t_RF[lo : lo + step].double(), dim=1, out=out[lo : lo + step])
+    return norms
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Rows of each group, ascending. `index[g]` is None for all rows of the group."""
+
+    index: tuple[Tensor | None, ...]
+    total: int
+
+    @classmethod
+    def everything(cls, groups: int, rows: int) -> Selection:
+        return cls((None,) * groups, rows)
+
+    @classmethod
+    def where(cls, mask_GR: Tensor) -> Selection:
+        counts = mask_GR.sum(1).tolist()
+        total = mask_GR.shape[1]
+        return cls(
+            tuple(
+                None if count == total else mask.nonzero().flatten()
+                for mask, count in zip(mask_GR, counts, strict=True)
+            ),
+            total,
+        )
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(self.total if i is None else i.numel() for i in self.index)
+
+    @property
+    def empty(self) -> bool:
+        return sum(self.counts) == 0
+
+    def mask(self) -> Tensor:
+        """(G, R) bool."""
+        mask = torch.zeros(len(self.index), self.total, dtype=torch.bool)
+        for row, index in zip(mask, self.index, strict=True):
+            row[slice(None) if index is None else index] = True
+        return mask
+
+    def take(self, t_GRF: Tensor, group: int) -> Tensor:
+        """Rows of one group: (rows, F). A view where all are taken or they are consecutive."""
+        index = self.index[group]
+        return t_GRF[group] if index is None else t_GRF[group].index_select(0, index)
+
+    def put(self, t_GRF: Tensor, group: int, rows_F: Tensor) -> None:
+        """Write rows back where `take` had them from."""
+        index = self.index[group]
+        if index is None:
+            t_GRF[group] = rows_F
+        else:
+            t_GRF[group].index_copy_(0, index, rows_F)
+
+    def shards(self, width: int, smallest: int) -> tuple[list[Selection], Selection]:
+        """Cut into at most `width` shards of nearly equal rows, none with fewer than `smallest`
+        rows in a group, and what stays at home because a group has fewer rows than that."""
+        pieces: list[list[Tensor]] = [[] for _ in range(width)]
+        home: list[Tensor] = []
+        for index, count in zip(self.index, self.counts, strict=True):
+            everything = torch.arange(self.total) if index is None else index
+            parts = min(width, count // max(smallest, 1)) if count else 0
+            home.append(everything if parts == 0 else everything[:0])
+            cut = list(everything.tensor_split(parts)) if parts else []
+            for shard, piece in enumerate(pieces):
+                piece.append(cut[shard] if shard < len(cut) else everything[:0])
+        shards = [Selection(self._normal(piece), self.total) for piece in pieces]
+        return [s for s in shards if not s.empty], Selection(self._normal(home), self.total)
+
+    def _normal(self, index: list[Tensor]) -> tuple[Tensor | None, ...]:
+        return tuple(None if i.numel() == self.total and self.total else i for i in index)
+
+
+def negligible(norms_GR: Tensor, dtype: torch.dtype) -> Tensor:
+    """(G, R) bool: rows that rounding in their group cannot tell from zero."""
+    if norms_GR.shape[1] == 0:
+        return torch.zeros_like(norms_GR, dtype=torch.bool)
+    return norms_GR <= torch.finfo(dtype).eps * norms_GR.amax(1, keepdim=True)
+
+
+def union(a: Selection, b: Selection) -> Selection:
+    """Rows of either."""
+    return Selection.where(a.mask() | b.mask())
+
+
+def largest(norms: Tensor) -> float:
+    """Largest norm; NaN where there is one."""
+    return float(norms.amax()) if norms.numel() else 0.0
+
+
+def unfit(left: float, *right: float, dtype: torch.dtype) -> str | None:
+    """Why an operand must not be sent to meet others, or None; all are given by their largest row norm.
+
+    A NaN or an infinity would spread over its whole block of rows; a product near the ends of the
+    dtype's range could over- or underflow in the secret basis although it does not in the plain one.
+    """
+    limits = torch.finfo(dtype)
+    # A quarter of the exponent range at each end for coefficients, sums and probes.
+    low, high = limits.tiny**0.75, limits.max**0.75
+    for size in (left, *right, *(left * other for other in right)):
+        if not size < high:
+            return "values not finite or too large to send"
+        if 0.0 < size < low:
+            return "values too small to send"
+    return None

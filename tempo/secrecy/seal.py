@@ -1,0 +1,123 @@
+"""Sealing: plain operands in, operands in secret bases out, and the way back.
+
+Bases: A on rows, B on in-features, C on out-features; * marks the dual. Independent per group.
+
+    X'  = A  (X - 1 c^T) B^T       Y  = A^-1  Y'  C^-T  + 1 (W c)^T
+    W'  = C   W          B*^T      dX = A*^-1 dX' B*^-T
+    dY' = A*  dY         C*^T      dW = C*^-1 dW' B^-T  + (dY^T 1) c^T
+
+c is close to the mean row of X. It removes the direction that dominates every mixture of rows; it
+is never the exact mean, since an exact constraint on an operand is key material.
+
+Axes: G groups, R rows, K in-features, N out-features, T rows of all groups that are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tempo.ops import spans
+from tempo.secrecy.basis import Basis, tile, untile
+from tempo.secrecy.keys import Label, SessionKey, SingleUse
+from tempo.secrecy.rows import Selection
+from tempo.secrecy.scheme import Scheme
+
+#: Rows that the centre is estimated from, and its noise relative to their deviation.
+_CENTRE_SAMPLE = 1000
+_CENTRE_NOISE = 0.1
+
+
+@final
+class FeatureKey:
+    """B and C of every group. They serve one W, and as many X and dY as one W epoch has."""
+
+    __slots__ = ("_once", "b", "c")
+
+    def __init__(self, key: SessionKey, scheme: Scheme, label: Label, *, groups: int, k: int, n: int) -> None:
+        stream = key.stream(("features", *label))
+        self.b: list[Basis] = []
+        self.c: list[Basis] = []
+        for _ in range(groups):
+            self.b.append(scheme.features(stream, k))
+            self.c.append(scheme.features(stream, n))
+        self._once = SingleUse()
+
+    def seal_w(self, w_GNK: Tensor) -> Tensor:
+        """W' = C W B*^T. Raises KeySpentError the second time."""
+        self._once.spend("W")
+        return torch.stack([tile(w, c, b.dual()) for w, b, c in zip(w_GNK, self.b, self.c, strict=True)])
+
+    def open_dw(self, dw_GNK: Tensor) -> Tensor:
+        """dW from the sum of the workers' dW' (without the share of the centre)."""
+        return torch.stack([untile(dw, c.dual(), b) for dw, b, c in zip(dw_GNK, self.b, self.c, strict=True)])
+
+    def __repr__(self) -> str:
+        return "FeatureKey(hidden)"
+
+
+@final
+class RowKey:
+    """A of every group, for one X and its dY. Derived when needed, not kept: it is as long as the rows."""
+
+    __slots__ = ("_key", "_label", "_once", "_rows", "_scheme")
+
+    def __init__(self, key: SessionKey, scheme: Scheme, label: Label, rows: Sequence[int]) -> None:
+        self._key = key
+        self._scheme = scheme
+        self._label = label
+        self._rows = tuple(rows)
+        self._once = SingleUse()
+
+    def bases(self) -> list[Basis]:
+        stream = self._key.stream(("rows", *self._label))
+        return [self._scheme.rows(stream, count) for count in self._rows]
+
+    def seal_x(self, a: Sequence[Basis], b: Sequence[Basis], x: Sequence[Tensor]) -> Tensor:
+        """X' = A X B^T (T, K). Raises KeySpentError the second time."""
+        self._once.spend("X")
+        return self._seal(a, b, x)
+
+    def seal_dy(self, a: Sequence[Basis], c: Sequence[Basis], dy: Sequence[Tensor]) -> Tensor:
+        """dY' = A* dY C*^T (T, N). Raises KeySpentError the second time."""
+        self._once.spend("dY")
+        return self._seal([basis.dual() for basis in a], [basis.dual() for basis in c], dy)
+
+    def _seal(self, rows: Sequence[Basis], features: Sequence[Basis], parts: Sequence[Tensor]) -> Tensor:
+        out = parts[0].new_empty(sum(self._rows), parts[0].shape[1])
+        for part, row, feature, (lo, hi) in zip(parts, rows, features, spans(self._rows), strict=True):
+            if hi > lo:
+                out[lo:hi] = tile(part, row, feature)
+        return out
+
+    def __repr__(self) -> str:
+        return "RowKey(hidden)"
+
+
+def open_rows(
+    sealed_TF: Tensor, rows: Sequence[Basis], features: Sequence[Basis], where: Selection, out_GRF: Tensor
+) -> None:
+    """Decode Y' (bases A, C) or dX' (A*, B*) and put the rows where they belong."""
+    for g, (lo, hi) in enumerate(spans(where.counts)):
+        if hi > lo:
+            where.put(out_GRF, g, untile(sealed_TF[lo:hi], rows[g], features[g]))
+
+
+def draw_centre(key: SessionKey, label: Label, x_GRK: Tensor, where: Selection) -> Tensor:
+    """c (G, 1, K): the mean of some rows of each group plus noise."""
+    stream = key.stream(("centre", *label))
+    centre = x_GRK.new_zeros(x_GRK.shape[0], 1, x_GRK.shape[2])
+    for g, count in enumerate(where.counts):
+        if count == 0:
+            continue
+        index = where.index[g]
+        picks = (stream.words(min(count, _CENTRE_SAMPLE)) & 0x7FFFFFFF) % count
+        sample = x_GRK[g].index_select(0, picks if index is None else index[picks])
+        mean = sample.mean(0, keepdim=True)
+        # Noise even where all rows are alike: their difference from an exact mean would be zero.
+        spread = (sample - mean).square_().mean() + _CENTRE_NOISE * mean.square().mean()
+        centre[g] = mean + _CENTRE_NOISE * spread.sqrt_() * stream.gaussian(1, mean.shape[1]).to(mean.dtype)
+    return centre

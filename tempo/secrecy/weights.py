@@ -1,0 +1,127 @@
+"""Weights in secret bases, encoded once per W epoch.
+
+An epoch ends when the weight changes (an optimizer step), or after a documented number of uses. All
+micro-batches, shards and workers of an epoch share one W'. A weight that is no parameter (a
+computed one, an activation) is sealed for its one product.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from tempo.lowering.base import Lowering
+from tempo.ops import Operand
+from tempo.secrecy.keys import SessionKey
+from tempo.secrecy.scheme import Scheme
+from tempo.secrecy.seal import FeatureKey
+
+Release = Callable[[Iterable[int]], None]
+
+
+@final
+class SealedWeight:
+    """W' with the bases it was sealed under. Workers drop it when the last reference here dies."""
+
+    __slots__ = ("__weakref__", "key", "operand")
+
+    def __init__(self, key: FeatureKey, operand: Operand, release: Release) -> None:
+        self.key = key
+        self.operand = operand
+        # Only enqueues: a finaliser may run anywhere.
+        weakref.finalize(self, release, (operand.id,)).atexit = False
+
+
+@dataclass(slots=True)
+class _Epoch:
+    owner: weakref.ref[Tensor]
+    version: int
+    fingerprint: Tensor
+    sealed: SealedWeight
+    uses: int
+
+
+@final
+class Weights:
+    """Seals weights, and remembers those of parameters for their epoch."""
+
+    def __init__(
+        self, key: SessionKey, scheme: Scheme, ids: Iterator[int], release: Release, uses: int
+    ) -> None:
+        self._key = key
+        self._scheme = scheme
+        self._ids = ids
+        self._release = release
+        self._uses = uses
+        self._epochs: dict[tuple[object, ...], _Epoch] = {}
+        self._lock = threading.Lock()
+        # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
+        self._probe = key.stream(("weights", "fingerprint"))
+        self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    def seal(self, w_GNK: Tensor) -> SealedWeight:
+        """W' under a key of its own."""
+        number = next(self._ids)
+        groups, n, k = w_GNK.shape
+        key = FeatureKey(self._key, self._scheme, (number,), groups=groups, k=k, n=n)
+        w_sealed = key.seal_w(w_GNK)
+        operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
+        return SealedWeight(key, operand, self._release)
+
+    def of(self, w: Tensor, lowering: Lowering, w_GNK: Tensor) -> tuple[SealedWeight, bool]:
+        """W' of the current epoch of `w`, and whether it had to be encoded for this call.
+
+        w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered.
+        """
+        owner = w if isinstance(w, nn.Parameter) else w._base
+        if not isinstance(owner, nn.Parameter) or w.is_inference():
+            return self.seal(w_GNK), True
+        name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), lowering.shape.groups)
+        fingerprint = self._fingerprint(w)
+        with self._lock:
+            epoch = self._epochs.get(name)
+            if (
+                epoch is not None
+                and epoch.owner() is owner
+                and epoch.version == w._version
+                and epoch.uses < self._uses
+                and torch.equal(epoch.fingerprint, fingerprint)
+            ):
+                epoch.uses += 1
+                return epoch.sealed, False
+            sealed = self.seal(w_GNK)
+            self._epochs = {n: e for n, e in self._epochs.items() if e.owner() is not None}
+            self._epochs[name] = _Epoch(weakref.ref(owner), w._version, fingerprint, sealed, 1)
+            return sealed, True
+
+    def clear(self) -> None:
+        with self._lock:
+            self._epochs.clear()
+
+    def _fingerprint(self, w: Tensor) -> Tensor:
+        """A secret random projection of w: one pass over it."""
+        flat = w.detach().reshape(w.shape[0], -1) if w.ndim else w.detach().reshape(1, 1)
+        size = (flat.shape[1], flat.dtype)
+        if size not in self._probes:
+            self._probes[size] = self._probe.gaussian(flat.shape[1]).to(flat.dtype)
+        return flat @ self._probes[size]
+
+
+@final
+class Kept:
+    """An operand that a worker keeps for a later job. It drops it when the last reference here dies."""
+
+    __slots__ = ("__weakref__", "operand")
+
+    def __init__(self, operand: Operand, release: Release) -> None:
+        self.operand = Operand(operand.id, operand.shape, operand.dtype, None, keep=True)
+        weakref.finalize(self, release, (operand.id,)).atexit = False
+
+
+__all__ = ["Kept", "Release", "SealedWeight", "Weights"]

@@ -1,0 +1,143 @@
+"""The session: what a training script sees of Tempo."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar, final
+
+from torch import nn
+
+from tempo.config import Config
+from tempo.engine import Engine
+from tempo.errors import UsageError
+from tempo.fleet import Event, EventKind, Fleet, WorkerSpec, workers_from
+from tempo.integrity import Verifier
+from tempo.nn.interceptor import Interceptor
+from tempo.nn.offload import Offload
+from tempo.nn.placement import Account, Rules
+from tempo.nn.protect import protect, unprotect
+from tempo.report import Report
+from tempo.secrecy.keys import SessionKey
+from tempo.secrecy.pieces import Desk
+from tempo.secrecy.scheme import scheme_from
+from tempo.secrecy.weights import Weights
+from tempo.stats import Stats
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@final
+class Session:
+    """Keys, workers and the account of one run.
+
+        with tempo.Session(workers="local:2") as session:
+            model = session.protect(model)
+            ...  # the user's own loop
+
+    workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), or a list of these.
+    config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
+    Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
+    """
+
+    def __init__(
+        self, workers: WorkerSpec = "local:2", *, config: Config | None = None, **options: Any
+    ) -> None:
+        self._config = config = (config or Config()).with_options(**options)
+        self._stats = Stats()
+        self._account = Account()
+        self._events: list[Event] = []
+        self._closed = False
+        ids = itertools.count(1)
+        key = SessionKey()
+        scheme = scheme_from(
+            config.scheme,
+            spread=config.spread,
+            chunk=config.chunk,
+            smallest=config.min_size,
+            rounds=config.rounds,
+            block=config.block,
+        )
+        self._fleet = Fleet(workers_from(workers), config.fleet, self._events.append)
+        release = self._fleet.release
+        desk = Desk(key, scheme, Verifier(key, config.probes), self._stats, ids, release)
+        self._weights = Weights(key, scheme, ids, release, config.weight_uses)
+        engine = Engine(
+            desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
+        )
+        rules = Rules(config.min_size, config.offload_attention)
+        self._interceptor = Interceptor(Offload(engine, rules, self._account))
+
+    def protect(self, model: M, *, keep: Iterable[str] = (), unsafe_offload: Iterable[str] = ()) -> M:
+        """The same module, whose linear layers now run on the workers. No parameter is replaced.
+
+        keep: names or patterns of modules that stay in the TEE with all they hold.
+        unsafe_offload: layers to offload although they would stay for secrecy's sake (the last one).
+        Raises UnsupportedError (what, and what to do instead) before anything is changed.
+        """
+        if self._closed:
+            raise UsageError("this session is closed: open a new one")
+        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload)
+        return model
+
+    def unprotect(self, model: M) -> M:
+        """Undo `protect`: the model is plain PyTorch again."""
+        unprotect(model)
+        return model
+
+    def report(self) -> Report:
+        """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
+        stats, fleet = self._stats, self._fleet.stats
+        events = list(self._events)
+        caught = (EventKind.CHECK_FAILED, EventKind.PROTOCOL)
+        return Report(
+            scheme=self._config.scheme,
+            key_shift=self._config.key_shift,
+            rows=self._account.rows(),
+            encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
+            encodings_without_key_shift=2 * stats.count("products"),
+            bytes_sent=fleet.bytes_sent,
+            bytes_received=fleet.bytes_received,
+            checks=stats.count("checks"),
+            checks_failed=stats.count("checks_failed"),
+            retries=fleet.retries,
+            local_fallbacks=stats.count("local_fallbacks"),
+            quarantined=sorted({e.worker for e in events if e.kind in caught}),
+            seconds=stats.seconds,
+            events=events,
+            notes=_notes(self._config),
+        )
+
+    def close(self) -> None:
+        """Stop the workers. Protected models stay usable only after `unprotect`."""
+        if not self._closed:
+            self._closed = True
+            self._weights.clear()
+            self._fleet.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Session(scheme={self._config.scheme!r}, closed={self._closed})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a session holds keys and is not pickled or copied")
+
+
+def _notes(config: Config) -> list[str]:
+    notes = {
+        "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
+        "unsafe_none": "scheme unsafe_none hides nothing",
+        "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
+    }
+    out = [notes[config.scheme]]
+    if config.scheme == "mixing" and config.key_shift:
+        out.append("with key shift a worker can recognise a batch or a model it already knows")
+    return out

@@ -1,0 +1,50 @@
+"""What a session counts: encodings, checks, seconds by part. Thread-safe, no secret in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+
+@final
+class Stats:
+    """Counters by name and seconds by part of the master's work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._counts: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int = 1) -> None:
+        with self._lock:
+            self._counts[name] += amount
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Seconds spent inside, less those of parts timed within it."""
+        inner = self._local.__dict__.setdefault("inner", [])
+        inner.append(0.0)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - start
+            own = took - inner.pop()
+            if inner:
+                inner[-1] += took
+            with self._lock:
+                self._seconds[part] += own
+
+    def count(self, name: str) -> int:
+        with self._lock:
+            return self._counts[name]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._seconds)
