@@ -1,0 +1,174 @@
+"""Meets the linear functions that run inside a protected module, whoever calls them.
+
+A TorchFunctionMode, entered in the forward of every protected submodule, so that it is there under
+activation-checkpoint recomputation too. Composite functions are taken apart here, since inside them
+the mode is off: multi-head attention and einsum.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, Self, final
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tempo.errors import UnsupportedError
+from tempo.nn.attention import multi_head_attention_forward
+from tempo.nn.flops import LINEAR_FUNCTIONS, Kind
+from tempo.nn.offload import Offload
+
+
+@final
+class Interceptor(TorchFunctionMode):
+    def __init__(self, offload: Offload) -> None:
+        super().__init__()
+        self._offload = offload
+        self._local = threading.local()
+
+    @contextmanager
+    def inside(self, name: str, keep: str | None) -> Iterator[None]:
+        """Within the forward of one protected module. Entered once per thread, however deep."""
+        if torch.compiler.is_compiling():
+            raise UnsupportedError(
+                "torch.compile traces through a protected module, and would send nothing to the workers",
+                "compile parts of the model before protecting it, or not at all",
+            )
+        with self._offload.module(name, keep):
+            if getattr(self._local, "active", False):
+                yield
+                return
+            self._local.active = True
+            # The fused inference kernels of nn.TransformerEncoderLayer would hide their products.
+            fastpath = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+            try:
+                with self:
+                    yield
+            finally:
+                torch.backends.mha.set_fastpath_enabled(fastpath)
+                self._local.active = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        kind = LINEAR_FUNCTIONS.get(func)
+        if kind is None:
+            return func(*args, **kwargs)
+        if kwargs.get("out") is not None:
+            return self._offload.keep(func.__name__, "result wanted in out=", func, args, kwargs)
+        return _ADAPTERS[kind](self._offload, func, *args, **kwargs)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a protected model is not pickled: save its state_dict(), or call session.unprotect(model) first"
+        )
+
+
+def recurrent(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} computes step after step inside one kernel, where Tempo cannot reach its products",
+        f"keep it in the TEE: session.protect(model, keep=[<name of the {name} module>]), or use attention",
+    )
+
+
+# One adapter per kind, with PyTorch's own parameter names: users pass them by keyword.
+
+
+def _linear(offload: Offload, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    return offload.linear(input, weight, bias)
+
+
+def _matmul(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
+    # The second operand goes by mat2, tensor2 or other.
+    a, b = (*args, *kwargs.values())
+    return offload.matmul(a, b, function=func)
+
+
+def _rmatmul(offload: Offload, func: Any, b: Tensor, a: Tensor) -> Any:
+    return offload.matmul(a, b)
+
+
+def _addmm(
+    offload: Offload,
+    func: Any,
+    input: Tensor,
+    *operands: Any,
+    beta: float = 1,
+    alpha: float = 1,
+    **named: Any,
+) -> Any:
+    a, b = (*operands, *named.values())
+    return offload.addmm(func, input, a, b, beta, alpha)
+
+
+def _conv(
+    offload: Offload,
+    func: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    return offload.conv(func, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _einsum(offload: Offload, func: Any, equation: Any, *operands: Any) -> Any:
+    return offload.einsum(equation, *operands)
+
+
+def _mha(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
+    return multi_head_attention_forward(offload.linear, offload.matmul, offload.attend, *args, **kwargs)
+
+
+def _sdpa(
+    offload: Offload,
+    func: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Any:
+    return offload.attend(query, key, value, attn_mask, dropout_p, is_causal, **options)
+
+
+def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
+    if offload.kept_here:
+        return offload.keep(func.__name__, offload.kept_here, func, args, kwargs)
+    raise recurrent(func.__name__)
+
+
+def _conv_transposed(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
+    return offload.keep("conv_transposed", offload.kept_here or "transposed convolution", func, args, kwargs)
+
+
+def _other(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
+    return offload.keep(func.__name__, offload.kept_here or "not lowered", func, args, kwargs)
+
+
+_ADAPTERS: dict[Kind, Callable[..., Any]] = {
+    Kind.LINEAR: _linear,
+    Kind.MATMUL: _matmul,
+    Kind.RMATMUL: _rmatmul,
+    Kind.ADDMM: _addmm,
+    Kind.CONV: _conv,
+    Kind.CONV_TRANSPOSED: _conv_transposed,
+    Kind.EINSUM: _einsum,
+    Kind.MHA: _mha,
+    Kind.SDPA: _sdpa,
+    Kind.RECURRENT: _recurrent,
+    Kind.OTHER_LINEAR: _other,
+}

@@ -1,0 +1,233 @@
+"""The linear functions of PyTorch as Tempo computes them: lowered and offloaded, or kept and listed.
+
+Everything here runs with the interceptor's mode off; each function returns what PyTorch's would,
+in the dtype PyTorch's would (autocast included), with its own gradient.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tempo.engine import Engine
+from tempo.errors import UnsupportedError
+from tempo.lowering import lower_conv, lower_linear, lower_matmul
+from tempo.lowering.base import Lowering
+from tempo.nn.autograd import Call, offloaded
+from tempo.nn.einsum import einsum
+from tempo.nn.flops import FlopMeter, Flops, conv_flops, linear_flops, matmul_flops
+from tempo.nn.placement import Account, Rules, sizes
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+@final
+class Offload:
+    """Decides for each call, runs it, and enters it in the account."""
+
+    def __init__(self, engine: Engine, rules: Rules, account: Account) -> None:
+        self._engine = engine
+        self._rules = rules
+        self._account = account
+        self._local = threading.local()
+
+    # Where we are in the user's model, per thread.
+
+    @contextmanager
+    def module(self, name: str, keep: str | None) -> Iterator[None]:
+        """Inside the forward of a module; keep: why all of it stays in the TEE, or None."""
+        stack = self._stack
+        stack.append((name, keep or (stack[-1][1] if stack else None)))
+        try:
+            yield
+        finally:
+            stack.pop()
+
+    @property
+    def _stack(self) -> list[tuple[str, str | None]]:
+        stack: list[tuple[str, str | None]] = self._local.__dict__.setdefault("stack", [])
+        return stack
+
+    @property
+    def kept_here(self) -> str | None:
+        """Why everything in the module whose forward runs stays in the TEE, or None."""
+        return self._stack[-1][1] if self._stack else None
+
+    # The functions.
+
+    def linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        reason = self._refusal(x, w) or ("weight is no matrix" if w.ndim != 2 else None)
+        if reason or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
+            return self.keep("linear", reason or "shapes PyTorch refuses", F.linear, (x, w, b))
+        lowering = lower_linear(x.shape, w.shape)
+        if reason := self._rules.keep(lowering):
+            return self.keep("linear", reason, F.linear, (x, w, b))
+        y = self._send(lowering, x, w, linear_flops(x.shape, w.shape))
+        return y if b is None else y + b.to(y.dtype)
+
+    def matmul(self, a: Tensor, b: Tensor, *, function: Callable[..., Tensor] = torch.matmul) -> Tensor:
+        """a (..., R, K) times b (..., K, N). A parameter on either side plays the weight."""
+        args = (a, b)
+        if reason := self._refusal(a, b):
+            return self.keep("matmul", reason, function, args)
+        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+            return self.keep("matmul", "a vector", function, args)
+        if function in (torch.mm, torch.bmm, Tensor.mm, Tensor.bmm) and a.ndim != b.ndim:
+            return function(*args)  # PyTorch's own error
+        if a.ndim == 2 and _is_weight(a) and not _is_weight(b):
+            # W X = (X^T W^T)^T: the parameter stays the weight.
+            return self._matmul(b.mT, a.mT, function, args).mT
+        return self._matmul(a, b, function, args)
+
+    def _matmul(
+        self, x: Tensor, w: Tensor, function: Callable[..., Tensor], args: tuple[Tensor, ...]
+    ) -> Tensor:
+        lowering = lower_matmul(x.shape, w.shape)
+        reason = self._rules.keep(lowering)
+        if not reason and not _is_weight(w) and not self._rules.offload_attention:
+            reason = "product of two activations"
+        if reason:
+            y = self.keep("matmul", reason, function, args)
+            return y if args[0] is x else y.mT
+        return self._send(lowering, x, w, matmul_flops(x.shape, w.shape))
+
+    def addmm(
+        self, function: Callable[..., Tensor], c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float
+    ) -> Tensor:
+        """beta c + alpha a b; HF's Conv1D stores its weight as b."""
+        lowering = lower_matmul(a.shape, b.shape) if a.ndim >= 2 and a.shape[-1] == b.shape[-2] else None
+        reason = self._refusal(a, b) or ("shapes PyTorch refuses" if lowering is None else None)
+        if not reason and lowering is not None:
+            reason = self._rules.keep(lowering)
+        if not reason and not _is_weight(b) and not self._rules.offload_attention:
+            reason = "product of two activations"
+        if reason or lowering is None:
+            return self.keep("addmm", reason or "", function, (c, a, b), {"beta": beta, "alpha": alpha})
+        y = self._send(lowering, a, b, matmul_flops(a.shape, b.shape))
+        y = y if alpha == 1 else alpha * y
+        return y if beta == 0 else y + (c if beta == 1 else beta * c).to(y.dtype)
+
+    def conv(
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        w: Tensor,
+        b: Tensor | None,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+    ) -> Tensor:
+        args = (x, w, b, stride, padding, dilation, groups)
+        dims = w.ndim - 2
+        reason = self._refusal(x, w)
+        if not reason and x.ndim not in (dims + 1, dims + 2):
+            return function(*args)  # PyTorch's own error
+        reason = reason or self._rules.keep_conv(x.shape[-dims - 1], groups, dims)
+        if reason:
+            return self.keep("conv", reason, function, args)
+        lowering = lower_conv(
+            x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
+        if reason := self._rules.keep(lowering):
+            return self.keep("conv", reason, function, args)
+        out = self._conv_output(function, args)
+        y = self._send(lowering, x, w, conv_flops(x.shape, w.shape, out))
+        return y if b is None else y + b.to(y.dtype).view(-1, *[1] * dims)
+
+    @staticmethod
+    def _conv_output(function: Callable[..., Tensor], args: tuple[Any, ...]) -> torch.Size:
+        x, w, _, *options = args
+        return function(x.detach().to("meta"), w.detach().to("meta"), None, *options).shape
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """Scaled dot-product attention. Its softmax stands between two products, so it goes as one."""
+        args = (q, k, v, attn_mask, dropout_p, is_causal)
+        reason = self.kept_here or "product of two activations"
+        return self.keep("attention", reason, F.scaled_dot_product_attention, args, options)
+
+    def einsum(self, equation: Any, *operands: Any) -> Tensor:
+        return einsum(self.matmul, self.linear, equation, *operands)
+
+    def keep(
+        self,
+        operation: str,
+        reason: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """Run it here, and list it with its flops."""
+        with FlopMeter() as meter:
+            y: Tensor = function(*args, **(kwargs or {}))
+        module = self._stack[-1][0] if self._stack else ""
+        shape = sizes(*(a for a in args[:3] if isinstance(a, Tensor)))
+        backward = self._account.add(module, operation, shape, reason, meter.forward)
+        if isinstance(y, Tensor) and y.requires_grad and meter.backward:
+            flops = meter.backward
+            y.register_hook(lambda grad: backward(flops))
+        return y
+
+    # Shared.
+
+    def _refusal(self, x: Tensor, w: Tensor) -> str | None:
+        """Why this call stays in the TEE whatever its shapes. Raises UnsupportedError for what could
+        only go on silently unprotected."""
+        if self.kept_here:
+            return self.kept_here
+        for t in (x, w):
+            if t.device.type not in ("cpu", "meta"):
+                raise UnsupportedError(
+                    f"a protected layer met a tensor on {t.device}; the model belongs to the TEE",
+                    "leave model and data on the CPU; workers bring the GPUs",
+                )
+            if not t.dtype.is_floating_point and not t.dtype.is_complex:
+                return f"{t.dtype} is no floating-point dtype".replace("torch.", "")
+        if torch.is_autocast_enabled("cpu"):
+            return None if all(t.is_floating_point() for t in (x, w)) else "complex under autocast"
+        for t in (x, w):
+            if t.dtype not in _DTYPES:
+                raise UnsupportedError(
+                    f"a protected layer met {str(t.dtype).replace('torch.', '')} operands; Tempo computes in "
+                    f"float32 and float64",
+                    "model.float(), with torch.autocast for lower precision, or keep this layer in the TEE: "
+                    "session.protect(model, keep=[...])",
+                )
+        return "operands of different dtypes" if x.dtype != w.dtype else None
+
+    def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> Tensor:
+        out = None
+        if torch.is_autocast_enabled("cpu"):
+            # Computed in float32, more precisely than asked for; the result has autocast's dtype.
+            out = torch.get_autocast_dtype("cpu")
+            x, w = x.float(), w.float()
+        module = self._stack[-1][0] if self._stack else ""
+        shape = sizes(x, w)
+        backward: Callable[[int], None] | None = None
+
+        def on_backward(want_x: bool, want_w: bool) -> None:
+            if backward is not None:
+                backward(flops.backward((want_x, want_w)))
+
+        y, reason = offloaded(Call(self._engine, lowering, on_backward), x, w)
+        backward = self._account.add(module, lowering.name, shape, reason, flops.forward)
+        return y if out is None else y.to(out)
+
+
+def _is_weight(t: Tensor) -> bool:
+    return isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter)

@@ -1,0 +1,80 @@
+"""Which linear operations leave the TEE, and the account of where each ran and why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from tempo.lowering.base import Lowering
+from tempo.report import OpRow
+
+#: A convolution with at most this many input channels works on something as good as the raw input.
+_RAW_CHANNELS = 4
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What stays in the TEE whatever it costs."""
+
+    min_size: int
+    offload_attention: bool
+
+    def keep(self, lowering: Lowering) -> str | None:
+        """Why a lowered product stays, or None."""
+        shape = lowering.shape
+        for size, axis in ((shape.n, "out-features"), (shape.k, "in-features"), (shape.rows, "rows")):
+            if size < self.min_size:
+                return f"fewer than {self.min_size} {axis}"
+        return None
+
+    def keep_conv(self, channels: int, groups: int, unbatched_dims: int) -> str | None:
+        if groups > 1 and groups == channels:
+            return "depthwise"
+        if unbatched_dims == 3:
+            return "three-dimensional convolution"
+        if channels <= _RAW_CHANNELS:
+            return f"at most {_RAW_CHANNELS} input channels"
+        return None
+
+
+@final
+class Account:
+    """Flops by module, operation, shape and place. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[tuple[str, str, str, str | None], list[int]] = {}
+
+    def add(
+        self, module: str, operation: str, shape: str, reason: str | None, flops: int
+    ) -> Callable[[int], None]:
+        """A call with its forward flops; reason is None where workers computed it. Returns what takes
+        its backward flops, once they were done."""
+        key = (module, operation, shape, reason)
+        with self._lock:
+            row = self._rows.setdefault(key, [0, 0, 0])
+            row[0] += 1
+            row[1] += flops
+
+        def backward(flops: int) -> None:
+            with self._lock:
+                row[2] += flops
+
+        return backward
+
+    def rows(self) -> list[OpRow]:
+        with self._lock:
+            return [
+                OpRow(module, operation, shape, reason is None, reason or "", *row)
+                for (module, operation, shape, reason), row in self._rows.items()
+            ]
+
+
+def sizes(*tensors: Tensor) -> str:
+    """Shapes for the account, without the batch dimension's size where it is one of many."""
+    return " ".join("x".join(map(str, t.shape)) or "scalar" for t in tensors)
