@@ -32,24 +32,17 @@ class Interceptor(TorchFunctionMode):
     @contextmanager
     def inside(self, name: str, keep: str | None) -> Iterator[None]:
         """Within the forward of one protected module. Entered once per thread, however deep."""
-        if torch.compiler.is_compiling():
-            raise UnsupportedError(
-                "torch.compile traces through a protected module, and would send nothing to the workers",
-                "compile parts of the model before protecting it, or not at all",
-            )
+        _refuse_tracing()
         with self._offload.module(name, keep):
             if getattr(self._local, "active", False):
                 yield
                 return
             self._local.active = True
-            # The fused inference kernels of nn.TransformerEncoderLayer would hide their products.
-            fastpath = torch.backends.mha.get_fastpath_enabled()
-            torch.backends.mha.set_fastpath_enabled(False)
             try:
+                # With any function mode on, nn.TransformerEncoderLayer leaves its fused kernels alone.
                 with self:
                     yield
             finally:
-                torch.backends.mha.set_fastpath_enabled(fastpath)
                 self._local.active = False
 
     def __torch_function__(
@@ -79,6 +72,20 @@ def recurrent(name: str) -> UnsupportedError:
     )
 
 
+def _refuse_tracing() -> None:
+    """Tracers would record the master's own work, or run it on values that are not there."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        raise UnsupportedError(
+            "a protected module cannot be compiled or traced: nothing would be sent to the workers",
+            "compile before protecting, or run the protected model uncompiled",
+        )
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UnsupportedError(
+            "torch.func transforms (vmap, grad, jvp) do not reach through a protected module",
+            "call backward() or torch.autograd.grad, or unprotect the model for this",
+        )
+
+
 # One adapter per kind, with PyTorch's own parameter names: users pass them by keyword.
 
 
@@ -87,9 +94,14 @@ def _linear(offload: Offload, func: Any, input: Tensor, weight: Tensor, bias: Te
 
 
 def _matmul(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
-    # The second operand goes by mat2, tensor2 or other.
-    a, b = (*args, *kwargs.values())
-    return offload.matmul(a, b, function=func)
+    a = args[0] if args else kwargs.pop("input", None)
+    b = args[1] if len(args) > 1 else _second(kwargs)
+    return func(*args, **kwargs) if a is None or b is None else offload.matmul(a, b, function=func)
+
+
+def _second(kwargs: dict[str, Any]) -> Any:
+    """The right-hand factor, whatever PyTorch calls it here."""
+    return next((kwargs[name] for name in ("other", "mat2", "tensor2", "batch2") if name in kwargs), None)
 
 
 def _rmatmul(offload: Offload, func: Any, b: Tensor, a: Tensor) -> Any:
@@ -100,12 +112,16 @@ def _addmm(
     offload: Offload,
     func: Any,
     input: Tensor,
-    *operands: Any,
+    *factors: Tensor,
     beta: float = 1,
     alpha: float = 1,
-    **named: Any,
+    **named: Tensor,
 ) -> Any:
-    a, b = (*operands, *named.values())
+    a = factors[0] if factors else named.get("mat1", named.get("batch1"))
+    b = factors[1] if len(factors) > 1 else _second(named)
+    if a is None or b is None or len(factors) > 2:
+        # A deprecated order of arguments, or an error that is PyTorch's to raise.
+        return func(input, *factors, beta=beta, alpha=alpha, **named)
     return offload.addmm(func, input, a, b, beta, alpha)
 
 

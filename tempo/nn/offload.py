@@ -21,7 +21,7 @@ from tempo.lowering import lower_conv, lower_linear, lower_matmul
 from tempo.lowering.base import Lowering
 from tempo.nn.autograd import Call, offloaded
 from tempo.nn.einsum import einsum
-from tempo.nn.flops import FlopMeter, Flops, conv_flops, linear_flops, matmul_flops
+from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
 from tempo.nn.placement import Account, Rules, sizes
 
 _DTYPES = (torch.float32, torch.float64)
@@ -137,14 +137,10 @@ class Offload:
         )
         if reason := self._rules.keep(lowering):
             return self.keep("conv", reason, function, args)
-        out = self._conv_output(function, args)
-        y = self._send(lowering, x, w, conv_flops(x.shape, w.shape, out))
+        # PyTorch's counter takes the gradient of a grouped weight for that of a full one; so do we.
+        flops = Flops(lowering.flops, ((lowering.flops, (0,)), (lowering.flops * groups, (1,))))
+        y = self._send(lowering, x, w, flops)
         return y if b is None else y + b.to(y.dtype).view(-1, *[1] * dims)
-
-    @staticmethod
-    def _conv_output(function: Callable[..., Tensor], args: tuple[Any, ...]) -> torch.Size:
-        x, w, _, *options = args
-        return function(x.detach().to("meta"), w.detach().to("meta"), None, *options).shape
 
     def attend(
         self,
@@ -178,9 +174,8 @@ class Offload:
         module = self._stack[-1][0] if self._stack else ""
         shape = sizes(*(a for a in args[:3] if isinstance(a, Tensor)))
         backward = self._account.add(module, operation, shape, reason, meter.forward)
-        if isinstance(y, Tensor) and y.requires_grad and meter.backward:
-            flops = meter.backward
-            y.register_hook(lambda grad: backward(flops))
+        if meter.backward:
+            _once_differentiated(y, meter.backward, backward)
         return y
 
     # Shared.
@@ -227,6 +222,13 @@ class Offload:
         y, reason = offloaded(Call(self._engine, lowering, on_backward), x, w)
         backward = self._account.add(module, lowering.name, shape, reason, flops.forward)
         return y if out is None else y.to(out)
+
+
+def _once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) -> None:
+    """Enter the backward flops of a kept call when the gradient of its (first) result is there."""
+    first = next((t for t in (y if isinstance(y, tuple) else (y,)) if isinstance(t, Tensor)), None)
+    if first is not None and first.requires_grad:
+        first.register_hook(lambda grad: backward(flops))
 
 
 def _is_weight(t: Tensor) -> bool:
