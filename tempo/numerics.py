@@ -1,0 +1,64 @@
+"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, section 3.
+
+The check of a reply has its own tolerance (tempo/integrity/tolerance.py): it judges a worker on the
+operands as sent. Here it is the master's own round trip that is judged, by tests and by the demo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from typing import Final
+
+import torch
+
+from tempo.integrity.tolerance import DEVIATIONS, UNIT_ROUNDOFF
+from tempo.lowering.base import Lowering
+
+#: 2-norms of the Winograd maps on a tile, (raise_y, raise_dx, raise_dw): those of A^T, B^T and G, both
+#: axes. Input tiles overlap, which adds the root of the largest number of tiles over one pixel.
+_RAISE: Final = {
+    "winograd F(2,3)": (1.7321**2, 1.8478**2 * 2, 1.4142**2),
+    "winograd F(4,3)": (11.8279**2, 9.1360**2 * 2, 1.0564**2),
+}
+
+#: A protected float32 step errs at most this much more than a plain one: three mixed axes amplify
+#: errors 2 times, their passes and the product add up to 3 errors of a product, and F(4,3) errs up
+#: to 15 times a direct convolution (relative 2-norm).
+GROWTH: Final = 100.0
+
+
+def amplification(spread: float, rounds: int) -> float:
+    """Mean-square growth of an error through one mixed axis and back: sqrt(E s^2 E s^-2) for each of
+    its rounds + 1 monomials, s log-uniform in [1/spread, spread]."""
+    mean_square = (spread**2 - spread**-2) / (4 * log(spread))
+    return float(mean_square ** (rounds + 1))
+
+
+def result_tolerance(
+    lowering: Lowering, *, inner: int, spread: float, rounds: int, dtype: torch.dtype
+) -> tuple[float, float, float]:
+    """Largest (||error of y||, of dx, of dw), each relative to the product of the Frobenius norms of
+    the two lowered operands. inner: the longest of the three inner lengths K, N and R.
+    """
+    u = UNIT_ROUNDOFF[dtype]
+    passes = (6 * (2 * rounds + 1)) ** 0.5
+    centred = 2.0  # ||X - 1 c^T|| against ||X||
+    relative = DEVIATIONS * centred * amplification(spread, rounds) ** 3 * (inner**0.5 + passes) * u
+    y, dx, dw = _RAISE.get(lowering.name, (1.0, 1.0, 1.0))
+    return relative * y, relative * dx, relative * dw
+
+
+def loss_tolerance(plain: Sequence[float], exact: Sequence[float]) -> list[float]:
+    """Allowed |difference| between the losses of a protected run and a plain one, step by step.
+
+    plain: losses of plain training in float32. exact: of the same training in float64. Training
+    amplifies rounding errors at a rate of its own, which their difference measures:
+
+        allowed_t = GROWTH (max_{s <= t} |plain_s - exact_s| + u |plain_t|)
+    """
+    u, worst, allowed = UNIT_ROUNDOFF[torch.float32], 0.0, []
+    for a, b in zip(plain, exact, strict=True):
+        worst = max(worst, abs(a - b))
+        allowed.append(GROWTH * (worst + u * abs(a)))
+    return allowed
