@@ -4,4 +4,15 @@ from tempo.ops.job import Job, Op, Operand, compute, result_shape
 from tempo.ops.product import grad_w, grad_x, product, spans
 from tempo.ops.unverified import Unverified
 
-__all__ = ["Job", "Op", "Operand", "Unverified", "compute", "grad_w", "grad_x", "product", "result_shape", "spans"]
+__all__ = [
+    "Job",
+    "Op",
+    "Operand",
+    "Unverified",
+    "compute",
+    "grad_w",
+    "grad_x",
+    "product",
+    "result_shape",
+    "spans",
+]

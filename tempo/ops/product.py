@@ -35,7 +35,7 @@ def product(x_TK: Tensor, w_GNK: Tensor, rows: Sequence[int]) -> Tensor:
     """Y_TN = X_TK W_g^T, group by group."""
     groups, n, k = w_GNK.shape
     if _equal(rows):
-        return torch.bmm(x_TK.reshape(groups, rows[0], k), w_GNK.mT).reshape(-1, n)
+        return torch.bmm(x_TK.reshape(groups, rows[0], k), w_GNK.mT).flatten(0, 1)
     y_TN = x_TK.new_empty(x_TK.shape[0], n)
     for w_NK, (lo, hi) in zip(w_GNK, spans(rows), strict=True):
         torch.mm(x_TK[lo:hi], w_NK.mT, out=y_TN[lo:hi])

@@ -1,0 +1,26 @@
+"""The master's side of the boundary: sends jobs to workers and survives what they do. Knows no key."""
+
+from tempo.fleet.device import DeviceWorker
+from tempo.fleet.fleet import Done, Failed, Fleet, Task
+from tempo.fleet.process import ProcessWorker
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats
+from tempo.fleet.spec import WorkerSpec, workers_from
+from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
+
+__all__ = [
+    "DeviceWorker",
+    "Done",
+    "Event",
+    "EventKind",
+    "Failed",
+    "Fleet",
+    "FleetSettings",
+    "JobRefused",
+    "OperandsEvicted",
+    "ProcessWorker",
+    "Stats",
+    "Task",
+    "Worker",
+    "WorkerSpec",
+    "workers_from",
+]

@@ -1,0 +1,141 @@
+"""The master's end of a connection to a worker, whatever carries it. Knows jobs, neither keys nor checks.
+
+The worker is taken for an enemy: each reply must answer the request that is open, in a shape and a
+length that follow from that request alone. What it says beyond that raises ProtocolError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import final
+
+import torch
+
+from tempo.errors import ProtocolError, WorkerLost
+from tempo.fleet.worker import JobRefused, OperandsEvicted
+from tempo.ops import Job, Unverified
+from tempo.wire import (
+    Bye,
+    Channel,
+    Compute,
+    Evicted,
+    Hello,
+    Refused,
+    Release,
+    Reply,
+    Result,
+    Welcome,
+    compute_message,
+    decode_reply,
+    limits,
+    nbytes,
+)
+
+_BYE_SECONDS = 0.2
+
+
+@final
+class Client:
+    """One connection. Not thread-safe, except `close`."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self.name = name
+        self._channel: Channel[Reply] = Channel(sock, decode_reply)
+        self._numbers = count(1)
+        self._in_step = True
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._channel.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        return self._channel.bytes_received
+
+    def handshake(self, deadline: float) -> Welcome:
+        with self._stepping():
+            self._channel.send(Hello(limits.VERSION), deadline=deadline)
+            reply, _ = self._channel.receive(deadline)
+            match reply:
+                case Welcome(version=limits.VERSION):
+                    return reply
+                case Welcome() | Refused(code="version"):
+                    raise ProtocolError(
+                        f"worker {self.name} speaks another version of the protocol than "
+                        f"{limits.VERSION}: install the same Tempo on both sides"
+                    )
+                case _:
+                    raise ProtocolError(f"worker {self.name} answered Hello with something else than Welcome")
+
+    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+        number = next(self._numbers)
+        request = compute_message(job, number, ship)
+        sent = {part.id for part in request.sent}
+        tensors = {o.id: o.tensor for o in job.operands if o.id in sent and o.tensor is not None}
+        with self._stepping():
+            payload = [tensors[part.id].detach().cpu().contiguous() for part in request.sent]
+            self._channel.send(request, payload, deadline=deadline)
+            reply, length = self._channel.receive(deadline)
+            match reply:
+                case Result(job=answered) if answered == number:
+                    return self._result(job, length, deadline)
+                case Evicted(job=answered) if answered == number:
+                    raise self._evicted(request, reply.ids)
+                case Refused(job=answered) if answered == number:
+                    raise JobRefused(self.name, reply.code)
+                case _:
+                    raise ProtocolError(f"worker {self.name} answered with something else than was asked")
+
+    def release(self, ids: Iterable[int], deadline: float) -> None:
+        with self._stepping():
+            every = tuple(ids)
+            for first in range(0, len(every), limits.MAX_IDS):
+                some = every[first : first + limits.MAX_IDS]
+                self._channel.send(Release(some), deadline=deadline)
+
+    def close(self) -> None:
+        """From any thread. Says Bye where no frame is under way."""
+        if self._in_step:
+            with contextlib.suppress(WorkerLost, ProtocolError):
+                self._channel.send(Bye(), deadline=time.monotonic() + _BYE_SECONDS)
+        self._in_step = False
+        self._channel.close()
+
+    def abandon(self) -> None:
+        """For a forked child: drop the handle, leave the connection to the parent."""
+        self._channel.abandon()
+
+    def _result(self, job: Job, length: int, deadline: float) -> Unverified:
+        shape, dtype = job.result_shape, job.left.dtype
+        expected = nbytes(shape, dtype)
+        if length != expected:
+            raise ProtocolError(f"worker {self.name} announced {length} bytes of result, expected {expected}")
+        result = torch.empty(shape, dtype=dtype)
+        self._channel.fill(result, deadline=deadline)
+        return Unverified(result)
+
+    def _evicted(self, request: Compute, ids: tuple[int, ...]) -> OperandsEvicted | ProtocolError:
+        # Only what was referred to can be missing. Without this rule a worker could make the master
+        # ship the same operand for ever.
+        sent = {part.id for part in request.sent}
+        referred = {part.id for part in request.parts} - sent
+        if set(ids) <= referred:
+            return OperandsEvicted(self.name, ids)
+        return ProtocolError(f"worker {self.name} claims to have dropped operands that it was just sent")
+
+    @contextlib.contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """Marks the stream out of step unless the exchange inside ended between two frames."""
+        if not self._in_step:
+            raise WorkerLost(f"the connection to worker {self.name} is closed")
+        self._in_step = False
+        try:
+            yield
+        except (OperandsEvicted, JobRefused):
+            self._in_step = True
+            raise
+        self._in_step = True

@@ -1,0 +1,64 @@
+"""The seam between the fleet and whatever computes: spawned process, in-process device, remote host."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from tempo.errors import OperandMissing, WorkerError
+from tempo.ops import Job, Unverified
+
+
+class OperandsEvicted(OperandMissing):
+    """The worker dropped operands that the job refers to. Its connection is sound; ship them again."""
+
+    def __init__(self, worker: str, ids: tuple[int, ...]) -> None:
+        super().__init__(f"worker {worker} no longer holds operands {ids}: ship them again")
+        self.ids = ids
+
+
+class JobRefused(WorkerError):
+    """The worker does not do this job. Its connection is sound.
+
+    code: "memory" (too large for it), "failed" (its device), "malformed" (it found a fault in it).
+    """
+
+    def __init__(self, worker: str, code: str) -> None:
+        super().__init__(f"worker {worker} refused a job ({code})")
+        self.code = code
+
+
+class Worker(ABC):
+    """Abstract. One thread at a time calls `connect`, `run` and `release`; `close` may come from any
+    thread, at any moment and more than once."""
+
+    #: Unique in a fleet; for logs and events.
+    name: str
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Make ready for jobs; does nothing if it is. Raises WorkerLost or ProtocolError."""
+
+    @abstractmethod
+    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+        """The worker's reply. Operands whose ids are in `ship` are sent, the others referred to.
+
+        deadline: a time.monotonic(). Raises UsageError for a job that cannot be sent (nothing was),
+        OperandsEvicted, JobRefused; WorkerLost and ProtocolError, after which it can only be closed.
+        """
+
+    @abstractmethod
+    def release(self, ids: Iterable[int], deadline: float) -> None:
+        """No later job refers to these operands. Raises as `run` does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free all it holds; a call in progress ends with WorkerLost."""
+
+    @property
+    @abstractmethod
+    def bytes_sent(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def bytes_received(self) -> int: ...

@@ -1,0 +1,46 @@
+"""What may cross the trust boundary: messages, frames, limits. Shared by both sides; knows no secret."""
+
+from tempo.wire.frame import Channel, DeadlinePassed
+from tempo.wire.messages import (
+    DTYPES,
+    Bye,
+    Compute,
+    Evicted,
+    Hello,
+    Message,
+    Part,
+    Refused,
+    Release,
+    Reply,
+    Request,
+    Result,
+    Welcome,
+    compute_message,
+    decode_reply,
+    decode_request,
+    encode,
+    nbytes,
+)
+
+__all__ = [
+    "DTYPES",
+    "Bye",
+    "Channel",
+    "Compute",
+    "DeadlinePassed",
+    "Evicted",
+    "Hello",
+    "Message",
+    "Part",
+    "Refused",
+    "Release",
+    "Reply",
+    "Request",
+    "Result",
+    "Welcome",
+    "compute_message",
+    "decode_reply",
+    "decode_request",
+    "encode",
+    "nbytes",
+]

@@ -1,0 +1,244 @@
+"""A worker's side of one connection, against a master that may be hostile."""
+
+import socket
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tempo.ops import compute
+from tempo.wire import (
+    DTYPES,
+    Bye,
+    Channel,
+    Compute,
+    Evicted,
+    Hello,
+    Part,
+    Refused,
+    Release,
+    Result,
+    Welcome,
+    decode_reply,
+    decode_request,
+    encode,
+    nbytes,
+)
+from tempo.wire.frame import prefix
+from tempo.worker import Executor, serve
+
+MEMORY = 1 << 20
+
+
+class Master:
+    """A hand-driven master at the other end of a served connection."""
+
+    def __init__(self, memory=MEMORY):
+        self.raw, theirs = socket.socketpair()
+        self.executor = Executor("cpu", memory)
+        self.channel = Channel(self.raw, decode_reply)
+        self.failure = None
+        self.thread = threading.Thread(target=self._serve, args=(theirs,))
+        self.thread.start()
+
+    def _serve(self, theirs):
+        try:
+            serve(Channel(theirs, decode_request), self.executor)
+        except BaseException as error:  # noqa: BLE001
+            self.failure = error
+
+    def ask(self, message, *tensors):
+        self.channel.send(message, tensors, deadline=time.monotonic() + 5)
+        return self.answer()
+
+    def answer(self):
+        reply, length = self.channel.receive(time.monotonic() + 5)
+        return reply, length
+
+    def compute(self, message, *tensors):
+        """The result as a flat tensor."""
+        reply, length = self.ask(message, *tensors)
+        assert reply == Result(message.job)
+        dtype = DTYPES[message.left.dtype]
+        result = torch.empty(length // dtype.itemsize, dtype=dtype)
+        self.channel.fill(result, deadline=time.monotonic() + 5)
+        return result
+
+    def end(self):
+        self.channel.close()
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+        assert self.failure is None
+
+
+@pytest.fixture
+def stranger():
+    master = Master()
+    yield master
+    master.end()
+
+
+@pytest.fixture
+def master(stranger):
+    assert stranger.ask(Hello(1)) == (Welcome(1, "fp32", "fp64"), 0)
+    return stranger
+
+
+def part(number, tensor, *, sent=True, keep=False):
+    name = "f64" if tensor.dtype == torch.float64 else "f32"
+    return Part(number, tuple(tensor.shape), name, sent, keep)
+
+
+X, W, DY = torch.randn(6, 3), torch.randn(2, 4, 3), torch.randn(6, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_training_step_with_kept_operands(master, dtype):
+    x, w, dy = X.to(dtype), W.to(dtype), DY.to(dtype)
+    rows = (2, 4)
+    y = master.compute(Compute(1, "product", part(1, x, keep=True), part(2, w, keep=True), rows), x, w)
+    kept = part(1, x, sent=False), part(2, w, sent=False)
+    dx = master.compute(Compute(2, "grad_x", part(3, dy, keep=True), kept[1], rows), dy)
+    dw = master.compute(Compute(3, "grad_w", part(3, dy, sent=False), kept[0], rows))
+    for got, (op, left, right) in zip(
+        (y, dx, dw), (("product", x, w), ("grad_x", dy, w), ("grad_w", dy, x)), strict=True
+    ):
+        request = Compute(1, op, part(1, left), part(2, right), rows)
+        assert torch.equal(got, compute(request.operation, left, right, rows).reshape(-1))
+    assert master.executor.store.bytes == x.nbytes + w.nbytes + dy.nbytes
+    master.channel.send(Release((1, 2, 3, 99)), deadline=time.monotonic() + 5)
+    master.compute(Compute(4, "product", part(1, x), part(2, w), rows), x, w)
+    assert master.executor.store.bytes == 0
+
+
+def test_a_missing_operand_is_named_and_nothing_is_stored(master):
+    request = Compute(1, "product", part(1, X, keep=True), part(2, W, sent=False), (3, 3))
+    assert master.ask(request, X) == (Evicted(1, (2,)), 0)
+    assert len(master.executor.store) == 0
+
+
+def test_a_full_store_evicts_but_never_what_the_job_uses():
+    w = torch.randn(1, 64, 64)
+    master = Master(memory=5 * w.nbytes)
+    master.ask(Hello(1))
+    x = torch.randn(64, 64)
+    master.compute(Compute(0, "product", part(0, x), part(100, w, keep=True), (64,)), x, w)
+    for number in range(1, 20):
+        kept = part(100, w, sent=False)
+        master.compute(Compute(number, "product", part(number, x, keep=True), kept, (64,)), x)
+        assert master.executor.store.bytes <= 4 * w.nbytes
+    gone = Compute(20, "grad_w", part(1, x, sent=False), part(2, x, sent=False), (64,))
+    assert master.ask(gone)[0] == Evicted(20, (1, 2))
+    master.end()
+
+
+def test_a_job_that_does_not_fit_is_refused_and_the_connection_stays(master):
+    big = torch.zeros(MEMORY // 4, 1)
+    one = torch.zeros(1, 1, 1)
+    request = Compute(1, "product", part(1, big), part(2, one), (big.shape[0],))
+    assert master.ask(request, big, one) == (Refused("memory", 1), 0)
+    master.compute(Compute(2, "product", part(1, X), part(2, W), (3, 3)), X, W)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Compute(1, "product", part(1, X), part(2, W), (3, 4)),
+        Compute(1, "product", part(1, X), part(2, W), ()),
+        Compute(1, "grad_x", part(1, X), part(2, W), (3, 3)),
+        Compute(1, "grad_w", part(1, X), part(2, W), (3, 3)),
+        Compute(1, "product", part(1, X), part(1, W), (3, 3)),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(master, request_):
+    tensors = [torch.zeros(p.shape) for p in request_.sent]
+    assert master.ask(request_, *tensors)[0] == Refused("malformed", 1)
+
+
+@pytest.mark.security
+def test_a_kept_operand_is_not_read_under_another_shape(master):
+    master.compute(Compute(1, "product", part(1, X, keep=True), part(2, W), (3, 3)), X, W)
+    longer = Part(1, (600, 3), "f32", False, False)
+    reply, _ = master.ask(Compute(2, "product", longer, part(2, W), (300, 300)), W)
+    assert reply == Refused("malformed", 2)
+    other = Part(1, (6, 3), "f64", False, False)
+    reply, _ = master.ask(Compute(3, "product", other, part(2, W.double()), (3, 3)), W.double())
+    assert reply == Refused("malformed", 3)
+
+
+@pytest.mark.security
+def test_a_result_that_is_larger_than_its_operands_is_bounded(master):
+    x, w = Part(1, (1 << 30, 0), "f32", True, False), Part(2, (1, 1 << 30, 0), "f32", True, False)
+    assert master.ask(Compute(1, "product", x, w, (1 << 30,)))[0] == Refused("memory", 1)
+
+
+def test_another_version_is_refused_by_name(stranger):
+    assert stranger.ask(Hello(2)) == (Refused("version"), 0)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "message", [Bye(), Release((1,)), Compute(1, "product", part(1, X), part(2, W), (6,))]
+)
+def test_nothing_goes_before_hello(stranger, message):
+    assert stranger.ask(message)[0] == Refused("malformed")
+
+
+@pytest.mark.security
+def test_a_payload_that_is_not_what_its_header_says_ends_the_connection(master):
+    header = encode(Compute(1, "product", part(1, X), part(2, W), (3, 3)))
+    master.channel.send_raw(prefix(len(header), 1 << 20) + header, deadline=time.monotonic() + 5)
+    assert master.answer()[0] == Refused("malformed")
+
+
+PARTS = st.builds(
+    Part,
+    id=st.integers(0, 3),
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple),
+    dtype=st.sampled_from(["f32", "f64"]),
+    sent=st.booleans(),
+    keep=st.booleans(),
+)
+COMPUTES = st.builds(
+    Compute,
+    job=st.integers(0, 9),
+    op=st.sampled_from(["product", "grad_x", "grad_w"]),
+    left=PARTS,
+    right=PARTS,
+    rows=st.lists(st.integers(0, 5), max_size=3).map(tuple),
+)
+
+
+@pytest.mark.security
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(COMPUTES)
+def test_any_request_gets_one_answer_and_the_connection_stays(master, request_):
+    tensors = [torch.zeros(p.shape, dtype=DTYPES[p.dtype]) for p in request_.sent]
+    reply, length = master.ask(request_, *tensors)
+    assert reply.job == request_.job
+    if isinstance(reply, Result):
+        shape = compute_shape(request_)
+        assert length == nbytes(shape, DTYPES[request_.left.dtype])
+        master.channel.drain(deadline=time.monotonic() + 5)
+    assert master.executor.store.bytes <= MEMORY
+
+
+def compute_shape(request):
+    from tempo.ops import result_shape
+
+    return result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
+
+
+@pytest.mark.security
+@settings(max_examples=60, deadline=None)
+@given(st.binary(min_size=1, max_size=200), st.booleans(), st.booleans())
+def test_random_bytes_end_the_connection_and_nothing_else(data, greet, framed):
+    master = Master()
+    if greet:
+        master.ask(Hello(1))
+    master.channel.send_raw(prefix(len(data), 0) + data if framed else data, deadline=time.monotonic() + 5)
+    master.end()
