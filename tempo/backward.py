@@ -90,7 +90,7 @@ class Backward:
         if weight is None or reason:
             self._at_home(everything, want_x=self._want_x, want_w=self._want_w)
             return []
-        live = self._engine.rows_to_send(self._norms_dy, self._dy_GRN.dtype).mask()
+        live = self._rows_to_send(self._norms_dy)
         if not self._engine.key_shift:
             return self._plan_unshifted(live)
         pieces: list[GradientPiece] = []
@@ -122,7 +122,7 @@ class Backward:
             self._at_home(Selection.where(rest & at_home), want_x=False, want_w=True)
         pieces: list[GradientPiece] = []
         if self._want_w and not self._kept:
-            live_x = self._engine.rows_to_send(row_norms(self._x_GRK), self._dy_GRN.dtype).mask() & ~at_home
+            live_x = self._rows_to_send(row_norms(self._x_GRK)) & ~at_home
             both = rest & live_x
             rest = rest & ~live_x
             pieces += self._fresh(both, weight.key, weight if self._want_x else None, want_w=True)
@@ -140,7 +140,7 @@ class Backward:
             pieces += self._fresh(live, weight.key, weight, want_w=False)
             self._engine.count_product("dy")
         if self._want_w:
-            both = live & self._engine.rows_to_send(row_norms(self._x_GRK), self._dy_GRN.dtype).mask()
+            both = live & self._rows_to_send(row_norms(self._x_GRK))
             label = self._engine.label()
             key = FeatureKey(self._desk.key, self._desk.scheme, label, groups=len(live), k=shape.k, n=shape.n)
             if self._centre is not None:
@@ -156,6 +156,10 @@ class Backward:
         shards, home = self._engine.shards(Selection.where(rows))
         self._at_home(home, want_x=weight is not None, want_w=want_w)
         return [GradientPiece(self._desk, key, shard, weight=weight, want_w=want_w) for shard in shards]
+
+    def _rows_to_send(self, norms_GR: Tensor) -> Tensor:
+        """(G, R) bool."""
+        return self._engine.rows_to_send(self._lowering, norms_GR, self._dy_GRN.dtype).mask()
 
     def _count(self, pieces: list[GradientPiece]) -> None:
         if any(p.want_w for p in pieces):

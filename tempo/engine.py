@@ -117,7 +117,7 @@ class Engine:
     ) -> tuple[Selection, Ticket]:
         """Fill y with the rows that workers compute. Those left for the master, and the ticket."""
         desk = self.desk
-        where = self.rows_to_send(norms_x, x_GRK.dtype)
+        where = self.rows_to_send(lowering, norms_x, x_GRK.dtype)
         shards, home = self.shards(where)
         weight = self.weight(lowering, w, w_GNK)
         ticket = Ticket(weight)
@@ -166,10 +166,13 @@ class Engine:
             stats.add("checks_failed", checks.failed)
         return [[next(outcomes) for _ in range(size)] for size in sizes]
 
-    def rows_to_send(self, norms_GR: Tensor, dtype: torch.dtype) -> Selection:
-        if self.desk.scheme.blurs_rows:
-            return Selection.where(~negligible(norms_GR, dtype))
-        return Selection.everything(*norms_GR.shape)
+    def rows_to_send(self, lowering: Lowering, norms_GR: Tensor, dtype: torch.dtype) -> Selection:
+        """Rows that count by shape and, where rows are mixed, that are not zero."""
+        live_GR = lowering.live_GR
+        if not self.desk.scheme.blurs_rows:
+            return Selection.everything(*norms_GR.shape) if live_GR is None else Selection.where(live_GR)
+        sent_GR = ~negligible(norms_GR, dtype)
+        return Selection.where(sent_GR if live_GR is None else sent_GR & live_GR)
 
     def shards(self, where: Selection) -> tuple[list[Selection], Selection]:
         """One shard for each usable worker, and the rows that are too few to send."""

@@ -176,8 +176,9 @@ def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
     width = result.shape[-1]
     projection, _ = _project(result.reshape(-1, width), proof.probe)
     difference = (projection - proof.expected).abs()
-    # NaN and infinity compare false, so they are refused as well.
-    passed = (difference <= proof.tolerance.calibrated.unsqueeze(1)).all(1)
+    # NaN compares false, so it is refused as well; within an infinite tolerance anything would pass.
+    allowed = proof.tolerance.calibrated
+    passed = (difference <= allowed.unsqueeze(1)).all(1) & allowed.isfinite()
     if passed.all():
         return result
     beyond = ~(difference <= proof.tolerance.sound.unsqueeze(1)).all(1)

@@ -46,6 +46,8 @@ def mix(t: Tensor, axis: int, block: int, *, inverse: bool = False) -> Tensor:
     length = t.shape[axis]
     if t.numel() == 0 or block == 1:
         return t.contiguous()
+    if block > length:
+        raise ValueError(f"{length} entries are fewer than a block of {block}")
     # (outer, length, inner): every axis of every contiguous tensor looks like this.
     outer, inner = prod(t.shape[:axis]), prod(t.shape[axis + 1 :])
     flat = t.contiguous().view(outer, length, inner)

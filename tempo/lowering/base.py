@@ -40,6 +40,12 @@ class Lowering(ABC):
     #: Flops of the layer computed directly, as PyTorch's flop counter counts its forward pass.
     flops: int
 
+    @property
+    def live_GR(self) -> Tensor | None:
+        """Rows that count, (G, R) bool, or None for all of them. The others are padding by shape alone:
+        raise_y drops their Y, and lower_dy leaves them zero."""
+        return None
+
     @abstractmethod
     def lower_x(self, x: Tensor) -> Tensor:
         """x of the layer -> X_GRK."""

@@ -103,6 +103,23 @@ class Winograd(Lowering):
         height, width = self.conv.out
         return -(-height // self.transforms.m), -(-width // self.transforms.m)
 
+    @cached_property
+    def live_GR(self) -> Tensor | None:
+        """A border tile has v < m outputs along an axis; the points that A^T maps to the cropped ones
+        alone are dead there."""
+        down, across = (
+            self._live(extent, tiles) for extent, tiles in zip(self.conv.out, self.grid, strict=True)
+        )
+        if down.all() and across.all():
+            return None
+        live_PPIJ = down[:, None, :, None] & across[None, :, None, :]
+        return live_PPIJ.flatten(2).flatten(0, 1).repeat(1, self.conv.batch)
+
+    def _live(self, extent: int, tiles: int) -> Tensor:
+        """(points, tiles) bool of one axis: some output of the tile depends on the point."""
+        m, a = self.transforms.m, torch.tensor(self.transforms.a)
+        return torch.stack([(a[: min(m, extent - i * m)] != 0).any(0) for i in range(tiles)], 1)
+
     def lower_x(self, x: Tensor) -> Tensor:
         return self._to_points(_both_axes(self.transforms.b, x), self.conv.image(x), self.conv.before)
 

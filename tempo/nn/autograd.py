@@ -50,7 +50,8 @@ class _Product(torch.autograd.Function):
         with _plain_arithmetic():
             y, ctx.ticket = call.engine.forward(call.lowering, x, w, train_w=w.requires_grad)
         ticket.reason = ctx.ticket.reason
-        return y
+        # The same memory as a tensor of its own: autograd lets nobody change a view in place.
+        return y.data
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

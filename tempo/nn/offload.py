@@ -68,7 +68,9 @@ class Offload:
         lowering = lower_linear(x.shape, w.shape)
         if reason := self._rules.keep(lowering):
             return self.keep("linear", reason, F.linear, (x, w, b))
-        y = self._send(lowering, x, w, linear_flops(x.shape, w.shape))
+        y, reason = self._send(lowering, x, w, linear_flops(x.shape, w.shape))
+        if reason:
+            return self.keep("linear", reason, F.linear, (x, w, b))
         return y if b is None else y + b.to(y.dtype)
 
     def matmul(self, a: Tensor, b: Tensor, *, function: Callable[..., Tensor] = torch.matmul) -> Tensor:
@@ -82,7 +84,7 @@ class Offload:
             return function(*args)  # PyTorch's own error
         if a.ndim == 2 and _is_weight(a) and not _is_weight(b):
             # W X = (X^T W^T)^T: the parameter stays the weight.
-            return self._matmul(b.mT, a.mT, function, args).mT
+            return self._matmul(b.mT, a.mT, function, args).mT.contiguous()
         return self._matmul(a, b, function, args)
 
     def _matmul(
@@ -92,10 +94,12 @@ class Offload:
         reason = self._rules.keep(lowering)
         if not reason and not _is_weight(w) and not self._rules.offload_attention:
             reason = "product of two activations"
-        if reason:
-            y = self.keep("matmul", reason, function, args)
-            return y if args[0] is x else y.mT
-        return self._send(lowering, x, w, matmul_flops(x.shape, w.shape))
+        if not reason:
+            y, reason = self._send(lowering, x, w, matmul_flops(x.shape, w.shape))
+            if not reason:
+                return y
+        y = self.keep("matmul", reason, function, args)
+        return y if args[0] is x else y.mT
 
     def addmm(
         self, function: Callable[..., Tensor], c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float
@@ -109,7 +113,9 @@ class Offload:
             reason = "product of two activations"
         if reason or lowering is None:
             return self.keep("addmm", reason or "", function, (c, a, b), {"beta": beta, "alpha": alpha})
-        y = self._send(lowering, a, b, matmul_flops(a.shape, b.shape))
+        y, reason = self._send(lowering, a, b, matmul_flops(a.shape, b.shape))
+        if reason:
+            return self.keep("addmm", reason, function, (c, a, b), {"beta": beta, "alpha": alpha})
         y = y if alpha == 1 else alpha * y
         return y if beta == 0 else y + (c if beta == 1 else beta * c).to(y.dtype)
 
@@ -139,7 +145,9 @@ class Offload:
             return self.keep("conv", reason, function, args)
         # PyTorch's counter takes the gradient of a grouped weight for that of a full one; so do we.
         flops = Flops(lowering.flops, ((lowering.flops, (0,)), (lowering.flops * groups, (1,))))
-        y = self._send(lowering, x, w, flops)
+        y, reason = self._send(lowering, x, w, flops)
+        if reason:
+            return self.keep("conv", reason, function, args)
         return y if b is None else y + b.to(y.dtype).view(-1, *[1] * dims)
 
     def attend(
@@ -191,6 +199,8 @@ class Offload:
                     f"a protected layer met a tensor on {t.device}; the model belongs to the TEE",
                     "leave model and data on the CPU; workers bring the GPUs",
                 )
+            if t.device.type == "meta":
+                return "no data on the meta device"
             if not t.dtype.is_floating_point and not t.dtype.is_complex:
                 return f"{t.dtype} is no floating-point dtype".replace("torch.", "")
         if torch.is_autocast_enabled("cpu"):
@@ -205,9 +215,12 @@ class Offload:
                 )
         return "operands of different dtypes" if x.dtype != w.dtype else None
 
-    def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> Tensor:
+    def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> tuple[Tensor, str | None]:
+        """y, or a reason why the caller has to keep it after all: values that cannot be sent. Those are
+        for PyTorch's own kernel, since a lowering may spread a NaN further."""
         out = None
-        if torch.is_autocast_enabled("cpu"):
+        # Autocast leaves float64 alone.
+        if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
             # Computed in float32, more precisely than asked for; the result has autocast's dtype.
             out = torch.get_autocast_dtype("cpu")
             x, w = x.float(), w.float()
@@ -220,8 +233,10 @@ class Offload:
                 backward(flops.backward((want_x, want_w)))
 
         y, reason = offloaded(Call(self._engine, lowering, on_backward), x, w)
-        backward = self._account.add(module, lowering.name, shape, reason, flops.forward)
-        return y if out is None else y.to(out)
+        if reason:
+            return y, reason
+        backward = self._account.add(module, lowering.name, shape, None, flops.forward)
+        return y if out is None else y.to(out), None
 
 
 def _once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) -> None:

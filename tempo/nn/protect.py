@@ -52,13 +52,20 @@ def protect(
     names = dict(model.named_modules())
     kept = _matching(names, keep, "keep")
     offloaded = _matching(names, unsafe_offload, "unsafe_offload")
-    reasons = dict.fromkeys(kept, "kept by the user")
+    # All they hold too: a ModuleList has no forward, and others call submodules past their parent.
+    reasons = {name: "kept by the user" for name in names if any(_inside(name, k) for k in kept)}
     for name, module in names.items():
-        if not any(_inside(name, k) for k in kept):
+        if name not in reasons:
             _validate(name, module)
     last = _classifier(names)
     if last is not None and last not in offloaded:
         reasons.setdefault(last, _CLASSIFIER)
+    for name, module in names.items():
+        # Its forward takes the weight of out_proj without calling that module: it stays as a whole.
+        if isinstance(module, nn.MultiheadAttention):
+            part = f"{name}.out_proj" if name else "out_proj"
+            if part in reasons:
+                reasons.setdefault(name, reasons[part])
     for name, module in names.items():
         if _has_forward(module):
             wrapped = ProtectedForward(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Sequence
 from math import log
 from typing import NoReturn, final
 
@@ -70,13 +71,16 @@ class Stream:
         return torch.frombuffer(raw, dtype=torch.int64).view(shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """float64 in the open interval (0, 1): 53 bits, never 0 or 1."""
-        return ((self.words(*shape) >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
+        """float64 in the open interval (0, 1): 52 bits (with 53, adding a half could round up to 1)."""
+        return ((self.words(*shape) >> 12) & ((1 << 52) - 1)).double().add_(0.5).mul_(2.0**-52)
 
-    def permutation(self, length: int) -> Tensor:
-        """A permutation of `length`, int64: the order of random words. Two of them are equal, which
+    def permutations(self, lengths: Sequence[int]) -> list[Tensor]:
+        """For each length a permutation, int64: the order of random words. Two words are equal, which
         would favour one order, with probability below length^2 / 2^65."""
-        return torch.argsort(self.words(length))
+        words = self.words(sum(lengths))
+        if len(set(lengths)) == 1:
+            return list(words.view(len(lengths), -1).argsort(1))
+        return [part.argsort() for part in words.split(list(lengths))]
 
     def coefficients(self, length: int, spread: float) -> Tensor:
         """float64, random sign, magnitude log-uniform in [1/spread, spread]."""

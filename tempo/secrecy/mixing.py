@@ -29,12 +29,18 @@ class Mixing(Basis):
         self._block = block
 
     @classmethod
-    def draw(cls, stream: Stream, length: int, *, spread: float, rounds: int, block: int) -> Mixing:
-        """block shrinks to the largest power of two within `length`; that a product with fewer
-        entries than a block is not sent at all is the scheme's rule, not the basis's."""
-        while block > max(length, 1):
-            block //= 2
-        return cls([Monomial.draw(stream, length, spread) for _ in range(rounds + 1)], block)
+    def draw(
+        cls, stream: Stream, lengths: Sequence[int], *, spread: float, rounds: int, block: int
+    ) -> list[Mixing]:
+        """Independent ones of these lengths. In a short one the block shrinks to the largest power of
+        two within it; that a product with fewer entries than a block is not sent at all is the
+        scheme's rule, not the basis's."""
+        count = rounds + 1
+        monomials = Monomial.draw(stream, [n for n in lengths for _ in range(count)], spread)
+        return [
+            cls(monomials[i * count : (i + 1) * count], min(block, 1 << max(n.bit_length() - 1, 0)))
+            for i, n in enumerate(lengths)
+        ]
 
     def encode(self, t: Tensor, axis: int) -> Tensor:
         first, *rest = self._monomials

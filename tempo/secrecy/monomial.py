@@ -7,6 +7,7 @@ Xu and Fang, arXiv 2401.11531, section 4. Kept as the paper's baseline: several 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -33,8 +34,11 @@ class Monomial(Basis):
         self._spread = spread
 
     @classmethod
-    def draw(cls, stream: Stream, length: int, spread: float) -> Monomial:
-        return cls(stream.permutation(length), stream.coefficients(length, spread), spread)
+    def draw(cls, stream: Stream, lengths: Sequence[int], spread: float) -> list[Monomial]:
+        """Independent ones of these lengths."""
+        permutations = stream.permutations(lengths)
+        scales = stream.coefficients(sum(lengths), spread).split(list(lengths))
+        return [cls(p, s, spread) for p, s in zip(permutations, scales, strict=True)]
 
     def encode(self, t: Tensor, axis: int) -> Tensor:
         return scale_(take(t, self._permutation, axis), self._scale, axis)

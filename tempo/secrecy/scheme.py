@@ -7,10 +7,12 @@ debugging. What each stands on, and what breaks it, is in docs/secrecy.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 from tempo.errors import UsageError
 from tempo.secrecy.basis import Basis, DirectSum, Identity, chunks
+from tempo.secrecy.dense import DENSE, Dense
 from tempo.secrecy.keys import Stream
 from tempo.secrecy.mixing import Mixing
 from tempo.secrecy.monomial import Monomial
@@ -21,16 +23,26 @@ class Scheme(ABC):
     `blurs_rows`: rows are mixed, so zero rows are left out and a common mean is taken off first."""
 
     name: ClassVar[str]
-    smallest: int
-    blurs_rows: bool
+    blurs_rows: ClassVar[bool]
+
+    def __init__(self, *, chunk: int, smallest: int) -> None:
+        self.smallest = smallest
+        self._chunk = chunk
 
     @abstractmethod
-    def features(self, stream: Stream, length: int) -> Basis:
-        """A basis of an axis of features."""
+    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        """Independent bases of axes of these lengths."""
 
-    @abstractmethod
-    def rows(self, stream: Stream, length: int) -> Basis:
-        """A basis of an axis of rows."""
+    def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        """Bases of axes of features."""
+        return [Dense.of(b) if b.length <= DENSE else b for b in self.bases(stream, lengths)]
+
+    def rows(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        """Bases of axes of rows: chunks of a long axis are independent."""
+        sizes = [chunks(length, self._chunk) for length in lengths]
+        parts = iter(self.bases(stream, [n for several in sizes for n in several]))
+        sums = [[next(parts) for _ in several] for several in sizes]
+        return [several[0] if len(several) == 1 else DirectSum(several) for several in sums]
 
 
 @final
@@ -39,15 +51,11 @@ class MonomialScheme(Scheme):
     blurs_rows = False
 
     def __init__(self, *, spread: float, chunk: int, smallest: int) -> None:
-        self.smallest = smallest
+        super().__init__(chunk=chunk, smallest=smallest)
         self._spread = spread
-        self._chunk = chunk
 
-    def features(self, stream: Stream, length: int) -> Basis:
-        return Monomial.draw(stream, length, self._spread)
-
-    def rows(self, stream: Stream, length: int) -> Basis:
-        return DirectSum([Monomial.draw(stream, n, self._spread) for n in chunks(length, self._chunk)])
+    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return list(Monomial.draw(stream, lengths, self._spread))
 
 
 @final
@@ -56,17 +64,14 @@ class MixingScheme(Scheme):
     blurs_rows = True
 
     def __init__(self, *, spread: float, chunk: int, smallest: int, rounds: int, block: int) -> None:
-        self.smallest = smallest
+        super().__init__(chunk=chunk, smallest=smallest)
         self._spread = spread
-        self._chunk = chunk
         self._rounds = rounds
         self._block = block
 
-    def features(self, stream: Stream, length: int) -> Basis:
-        return Mixing.draw(stream, length, spread=self._spread, rounds=self._rounds, block=self._block)
-
-    def rows(self, stream: Stream, length: int) -> Basis:
-        return DirectSum([self.features(stream, n) for n in chunks(length, self._chunk)])
+    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        drawn = Mixing.draw(stream, lengths, spread=self._spread, rounds=self._rounds, block=self._block)
+        return list(drawn)
 
 
 @final
@@ -76,14 +81,8 @@ class UnsafeNone(Scheme):
     name = "unsafe_none"
     blurs_rows = False
 
-    def __init__(self, *, smallest: int) -> None:
-        self.smallest = smallest
-
-    def features(self, stream: Stream, length: int) -> Basis:
-        return Identity(length)
-
-    def rows(self, stream: Stream, length: int) -> Basis:
-        return Identity(length)
+    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return [Identity(length) for length in lengths]
 
 
 SCHEMES = ("mixing", "monomial", "unsafe_none")
@@ -97,7 +96,7 @@ def scheme_from(name: str, *, spread: float, chunk: int, smallest: int, rounds: 
         case "monomial":
             return MonomialScheme(spread=spread, chunk=chunk, smallest=smallest)
         case "unsafe_none":
-            return UnsafeNone(smallest=smallest)
+            return UnsafeNone(chunk=chunk, smallest=smallest)
         case "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
         case _:

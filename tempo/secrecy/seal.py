@@ -39,11 +39,8 @@ class FeatureKey:
 
     def __init__(self, key: SessionKey, scheme: Scheme, label: Label, *, groups: int, k: int, n: int) -> None:
         stream = key.stream(("features", *label))
-        self.b: list[Basis] = []
-        self.c: list[Basis] = []
-        for _ in range(groups):
-            self.b.append(scheme.features(stream, k))
-            self.c.append(scheme.features(stream, n))
+        self.b = scheme.features(stream, [k] * groups)
+        self.c = scheme.features(stream, [n] * groups)
         self._once = SingleUse()
 
     def seal_w(self, w_GNK: Tensor) -> Tensor:
@@ -74,7 +71,7 @@ class RowKey:
 
     def bases(self) -> list[Basis]:
         stream = self._key.stream(("rows", *self._label))
-        return [self._scheme.rows(stream, count) for count in self._rows]
+        return self._scheme.rows(stream, self._rows)
 
     def seal_x(self, a: Sequence[Basis], b: Sequence[Basis], x: Sequence[Tensor]) -> Tensor:
         """X' = A X B^T (T, K). Raises KeySpentError the second time."""
@@ -115,9 +112,9 @@ def draw_centre(key: SessionKey, label: Label, x_GRK: Tensor, where: Selection) 
             continue
         index = where.index[g]
         picks = (stream.words(min(count, _CENTRE_SAMPLE)) & 0x7FFFFFFF) % count
-        sample = x_GRK[g].index_select(0, picks if index is None else index[picks])
+        sample = x_GRK[g].index_select(0, picks if index is None else index[picks]).double()
         mean = sample.mean(0, keepdim=True)
         # Noise even where all rows are alike: their difference from an exact mean would be zero.
         spread = (sample - mean).square_().mean() + _CENTRE_NOISE * mean.square().mean()
-        centre[g] = mean + _CENTRE_NOISE * spread.sqrt_() * stream.gaussian(1, mean.shape[1]).to(mean.dtype)
+        centre[g] = mean + _CENTRE_NOISE * spread.sqrt_() * stream.gaussian(1, mean.shape[1])
     return centre

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tempo.lowering.base import Lowering
+from tempo.lowering.bmm import Bmm
 from tempo.ops import Operand
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.scheme import Scheme
@@ -41,10 +42,16 @@ class SealedWeight:
 @dataclass(slots=True)
 class _Epoch:
     owner: weakref.ref[Tensor]
+    storage: int
     version: int
     fingerprint: Tensor
     sealed: SealedWeight
     uses: int
+
+    def over(self, owner: Tensor, storage: int) -> bool:
+        """Its weight is gone, or it is `owner`, which lies in another memory by now."""
+        mine = self.owner()
+        return mine is None or (mine is owner and self.storage != storage)
 
 
 @final
@@ -82,7 +89,10 @@ class Weights:
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
             return self.seal(w_GNK), True
-        name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), lowering.shape.groups)
+        # Broadcasting puts one weight into as many groups in more than one order.
+        groups = lowering.batch if isinstance(lowering, Bmm) else lowering.shape.groups
+        name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), groups)
+        storage = owner.untyped_storage().data_ptr()
         fingerprint = self._fingerprint(w)
         with self._lock:
             epoch = self._epochs.get(name)
@@ -96,8 +106,8 @@ class Weights:
                 epoch.uses += 1
                 return epoch.sealed, False
             sealed = self.seal(w_GNK)
-            self._epochs = {n: e for n, e in self._epochs.items() if e.owner() is not None}
-            self._epochs[name] = _Epoch(weakref.ref(owner), w._version, fingerprint, sealed, 1)
+            self._epochs = {n: e for n, e in self._epochs.items() if not e.over(owner, storage)}
+            self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, 1)
             return sealed, True
 
     def clear(self) -> None:
