@@ -1,0 +1,47 @@
+# make demo | test | lint | bench | docs      Any of them makes .venv first, once.
+#
+#   make demo ARGS="--fast --scheme monomial"
+#   make test ARGS="tests/unit -k codec"
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(STAMP)
+	$(BIN)/tempo demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Every script of benchmarks/ prints one report; a failing one stops here.
+bench: $(STAMP)
+	@found=no; for script in benchmarks/*.py; do \
+	  [ -f "$$script" ] || continue; found=yes; \
+	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit; \
+	done; [ $$found = yes ] || echo "benchmarks/ holds no script yet: nothing was measured"
+
+# Links resolve, and the commands that README and docs show exist.
+docs: $(STAMP)
+	$(BIN)/python -m pytest tests/unit/cli/test_cli_documents.py $(ARGS)
+
+# torch first and pinned: left to itself, pip would take a newer one with gigabytes of CUDA packages.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tempo needs Python 3.11 or newer; say which: make PYTHON=python3.12" >&2; exit 2; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "no venv module here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results *.egg-info
