@@ -9,6 +9,9 @@ from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
 from tempo.secrecy.scheme import SCHEMES
 
+#: Condition of a basis that a session accepts: float32 results keep four digits in the mean.
+_WORST_GROWTH = 1024.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -53,6 +56,12 @@ class Config:
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
+        growth = self.spread ** (2 * (self.rounds + 1))
+        if growth > _WORST_GROWTH:
+            raise UsageError(
+                f"spread = {self.spread:g} over rounds = {self.rounds} grows errors {growth:.3g} times an "
+                f"axis; at most {_WORST_GROWTH:g}: lower one of them"
+            )
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
         require(1 <= self.probes <= 16, "probes", "1 to 16")

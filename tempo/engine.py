@@ -32,7 +32,7 @@ from tempo.secrecy.weights import SealedWeight, Weights
 
 
 @final
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Ticket:
     """What backward needs of a forward pass. Holds no operand; dies with the graph, and with it what
     workers keep for it."""

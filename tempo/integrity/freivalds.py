@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import final
 
 import torch
@@ -26,14 +27,14 @@ from torch import Tensor
 from tempo.errors import IntegrityError, UsageError
 from tempo.integrity.tolerance import Tolerance, product_tolerance
 from tempo.ops import Job, Op, Unverified, spans
-from tempo.secrecy.keys import SessionKey, SingleUse
+from tempo.secrecy.keys import Hidden, SessionKey, SingleUse
 
 #: Elements that are converted to float64 at a time: a piece that stays in the cache.
 _PIECE = 1 << 17
 
 
 @final
-class Witness:
+class Witness(Hidden):
     """What the check of dW = dY^T X needs of X once X is gone. For one reply."""
 
     __slots__ = ("frobenius_G", "once", "probe_KP", "projection_TP")
@@ -43,9 +44,6 @@ class Witness:
         self.projection_TP = projection_TP
         self.frobenius_G = frobenius_G
         self.once = SingleUse()
-
-    def __repr__(self) -> str:
-        return "Witness(hidden)"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,11 +62,13 @@ class Verifier:
     def __init__(self, key: SessionKey, probes: int) -> None:
         if probes < 1:
             raise UsageError(f"probes is at least 1, not {probes}")
-        self._stream = key.stream(("integrity", "probes"))
+        self._key = key
         self._probes = probes
+        self._numbers = count()
 
     def probe(self, width: int) -> Tensor:
-        return self._stream.gaussian(width, self._probes)
+        """(width, P), from a stream of its own: threads may ask at once, and none ever runs dry."""
+        return self._key.stream(("integrity", "probe", next(self._numbers))).gaussian(width, self._probes)
 
     def witness(self, x_TK: Tensor, rows: Sequence[int]) -> Witness:
         """Take from X, as sent, what the check of a later dW needs."""

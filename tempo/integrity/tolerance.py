@@ -52,7 +52,7 @@ def product_tolerance(
     flushed = tiny * outer**0.5 * (inner + inner**0.5 * (left_norms + right_norm))
     gamma = inner * u / (1 - inner * u) if inner * u < 1 else float("inf")
     check_sound = (inner + 2 * outer) * _CHECK_UNIT
-    return Tolerance(
-        calibrated=DEVIATIONS * ((inner**0.5 * u + check) * size + flushed),
-        sound=probe_norm * ((gamma + check_sound) * size + flushed),
-    )
+    sound = probe_norm * ((gamma + check_sound) * size + flushed)
+    calibrated = DEVIATIONS * ((inner**0.5 * u + check) * size + flushed)
+    # For a few entries six deviations are more than rounding can do at all.
+    return Tolerance(calibrated=torch.minimum(calibrated, sound), sound=sound)

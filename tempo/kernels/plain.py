@@ -4,11 +4,12 @@ Each works on one axis of a tensor of any shape and strides and returns a contig
 
     take(t, index)[i]  = t[index[i]]                    a permutation of the axis
     scale_(t, s)[i]    = s[i] t[i]                      in place
-    mix(t, b)          = (tail after main) t            blocks of orthonormal Hadamard, length b
+    mix(t, b)          = (tail after main) t            blocks of orthonormal Hadamard H, length b
 
-`main` mixes the consecutive blocks of b. Where b does not divide the length, `tail` mixes the last
-b entries once more, overlapping its predecessor, so that no entry is left unmixed. Both are
-symmetric and their own inverse, so the inverse (and the transpose) of `mix` is the other order.
+`main` mixes the consecutive blocks of b by H. Where b does not divide the length, `tail` mixes the last
+b entries once more, overlapping its predecessor, so that no entry is left unmixed: by H D, where the
+signs D of a bent function keep it from undoing main (H H = 1; H D H is flat). Both are orthonormal, so
+`mix` is its own dual.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ def hadamard(order: int, dtype: torch.dtype) -> Tensor:
     return torch.div(h, order**0.5).to(dtype)
 
 
+@lru_cache(maxsize=32)
+def bent_signs(order: int, dtype: torch.dtype) -> Tensor:
+    """(-1)^(x0 x1 + x2 x3 + ...) over the bits of 0 .. order - 1 (Rothaus, 1976): as far from every row
+    of a Hadamard matrix as signs can be."""
+    index = torch.arange(order)
+    parity = torch.zeros_like(index)
+    for bit in range(0, order.bit_length() - 2, 2):
+        parity ^= (index >> bit) & (index >> (bit + 1)) & 1
+    return (1 - 2 * parity).to(dtype)
+
+
 def mix(t: Tensor, axis: int, block: int, *, inverse: bool = False) -> Tensor:
     axis %= t.ndim
     length = t.shape[axis]
@@ -56,9 +68,14 @@ def mix(t: Tensor, axis: int, block: int, *, inverse: bool = False) -> Tensor:
     if whole == length:
         return _blocks(flat, h).view(t.shape)
     flat = flat.clone()
-    tail = slice(length - block, length)
-    for part in (tail, slice(0, whole)) if inverse else (slice(0, whole), tail):
-        flat[:, part] = _blocks(flat[:, part], h)
+    main, tail = flat[:, :whole], flat[:, length - block :]
+    signs = bent_signs(block, t.dtype).unsqueeze(1)
+    if inverse:
+        tail.copy_(signs * _blocks(tail, h))
+        main.copy_(_blocks(main, h))
+    else:
+        main.copy_(_blocks(main, h))
+        tail.copy_(_blocks(signs * tail, h))
     return flat.view(t.shape)
 
 

@@ -11,7 +11,7 @@ from an earlier job. Which pair an operation takes:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
@@ -40,7 +40,7 @@ class Operand:
     id: int
     shape: Shape
     dtype: torch.dtype
-    tensor: Tensor | None
+    tensor: Tensor | None = field(repr=False)
     keep: bool = False
 
     @property

@@ -11,13 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NoReturn, Self, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from tempo.secrecy.keys import Hidden
 
-class Basis(ABC):
+
+class Basis(Hidden, ABC):
     """Abstract. `encode` and `decode` take a float32 or float64 tensor of any shape and strides,
     whose `axis` has `length` entries, and return a new one of the same shape."""
 
@@ -35,19 +37,14 @@ class Basis(ABC):
     def dual(self) -> Basis:
         """The basis E^-T."""
 
+    def _require_length(self, t: Tensor, axis: int) -> None:
+        if t.shape[axis] != self.length:
+            raise ValueError(f"axis {axis} has {t.shape[axis]} entries, the basis {self.length}")
+
     @property
     @abstractmethod
     def condition(self) -> float:
         """Upper bound of ||E|| ||E^-1|| (2-norms): how much an error can grow."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(length={self.length}, hidden)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret basis is not pickled or copied: it is derived from the session key")
-
-    def __deepcopy__(self, memo: object) -> Self:
-        raise TypeError("a secret basis is not copied")
 
 
 @final

@@ -25,12 +25,21 @@ from tempo.errors import KeySpentError
 Label = tuple[str | int, ...]
 
 
-@final
-class SessionKey:
-    """Root of all secrets of a session: 32 bytes from the operating system's generator.
+class Hidden:
+    """Base of what is secret, or must not be doubled: never printed, pickled or copied."""
 
-    It cannot be printed, pickled or copied out.
-    """
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(hidden)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} never leaves its process: it is not pickled or copied")
+
+
+@final
+class SessionKey(Hidden):
+    """Root of all secrets of a session: 32 bytes from the operating system's generator."""
 
     __slots__ = ("_secret",)
 
@@ -43,15 +52,9 @@ class SessionKey:
         message = b"".join(len(p).to_bytes(4, "big") + p for p in parts)
         return Stream(hmac.digest(self._secret, message, "sha256"))
 
-    def __repr__(self) -> str:
-        return "SessionKey(hidden)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a session key never leaves its process: it is not pickled or copied")
-
 
 @final
-class Stream:
+class Stream(Hidden):
     """A ChaCha20 keystream and the random numbers drawn from it, in order."""
 
     __slots__ = ("_keystream",)
@@ -94,15 +97,9 @@ class Stream:
         radius = self.uniform(*shape).log_().mul_(-2).sqrt_()
         return radius.mul_(self.uniform(*shape).mul_(2 * torch.pi).cos_())
 
-    def __repr__(self) -> str:
-        return "Stream(hidden)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a key stream is not pickled or copied")
-
 
 @final
-class SingleUse:
+class SingleUse(Hidden):
     """Lets each role of a key hide one operand, and raises on the second."""
 
     __slots__ = ("_spent",)

@@ -41,9 +41,11 @@ class Monomial(Basis):
         return [cls(p, s, spread) for p, s in zip(permutations, scales, strict=True)]
 
     def encode(self, t: Tensor, axis: int) -> Tensor:
+        self._require_length(t, axis)
         return scale_(take(t, self._permutation, axis), self._scale, axis)
 
     def decode(self, t: Tensor, axis: int) -> Tensor:
+        self._require_length(t, axis)
         # Gathering by the inverse permutation moves the coefficients along with the entries.
         inverse = inverse_permutation(self._permutation)
         return scale_(take(t, inverse, axis), self._scale.reciprocal()[inverse], axis)

@@ -23,6 +23,11 @@ _PIECE = 1 << 17
 def row_norms(t_GRF: Tensor) -> Tensor:
     """2-norms over the last axis, float64, without a float64 copy of the whole."""
     groups, r, width = t_GRF.shape
+    if t_GRF.dtype == torch.float64 and t_GRF.numel():
+        # Squares of float64 leave the range of float64: take the norms of the tensor scaled to 1.
+        peak = float(torch.linalg.vector_norm(t_GRF, torch.inf))
+        if 0.0 < peak < 1e-100 or 1e100 < peak < torch.inf:
+            return row_norms(t_GRF / peak) * peak
     norms = torch.empty(groups, r, dtype=torch.float64)
     step = max(1, _PIECE // max(width, 1))
     for t_RF, out in zip(t_GRF, norms, strict=True):
@@ -126,8 +131,10 @@ def unfit(left: float, *right: float, dtype: torch.dtype) -> str | None:
     dtype's range could over- or underflow in the secret basis although it does not in the plain one.
     """
     limits = torch.finfo(dtype)
-    # A quarter of the exponent range at each end for coefficients, sums and probes.
-    low, high = limits.tiny**0.75, limits.max**0.75
+    # A quarter of the exponent range at each end is for coefficients, sums and probes. The check squares
+    # in float64, so of float64 itself less than half is left.
+    share = 0.75 if dtype == torch.float32 else 0.45
+    low, high = limits.tiny**share, limits.max**share
     for size in (left, *right, *(left * other for other in right)):
         if not size < high:
             return "values not finite or too large to send"

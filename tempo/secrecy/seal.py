@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tempo.ops import spans
 from tempo.secrecy.basis import Basis, tile, untile
-from tempo.secrecy.keys import Label, SessionKey, SingleUse
+from tempo.secrecy.keys import Hidden, Label, SessionKey, SingleUse
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
 
@@ -32,7 +32,7 @@ _CENTRE_NOISE = 0.1
 
 
 @final
-class FeatureKey:
+class FeatureKey(Hidden):
     """B and C of every group. They serve one W, and as many X and dY as one W epoch has."""
 
     __slots__ = ("_once", "b", "c")
@@ -52,12 +52,9 @@ class FeatureKey:
         """dW from the sum of the workers' dW' (without the share of the centre)."""
         return torch.stack([untile(dw, c.dual(), b) for dw, b, c in zip(dw_GNK, self.b, self.c, strict=True)])
 
-    def __repr__(self) -> str:
-        return "FeatureKey(hidden)"
-
 
 @final
-class RowKey:
+class RowKey(Hidden):
     """A of every group, for one X and its dY. Derived when needed, not kept: it is as long as the rows."""
 
     __slots__ = ("_key", "_label", "_once", "_rows", "_scheme")
@@ -89,9 +86,6 @@ class RowKey:
             if hi > lo:
                 out[lo:hi] = tile(part, row, feature)
         return out
-
-    def __repr__(self) -> str:
-        return "RowKey(hidden)"
 
 
 def open_rows(

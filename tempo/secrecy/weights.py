@@ -69,7 +69,6 @@ class Weights:
         self._epochs: dict[tuple[object, ...], _Epoch] = {}
         self._lock = threading.Lock()
         # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
-        self._probe = key.stream(("weights", "fingerprint"))
         self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def seal(self, w_GNK: Tensor) -> SealedWeight:
@@ -119,7 +118,8 @@ class Weights:
         flat = w.detach().reshape(w.shape[0], -1) if w.ndim else w.detach().reshape(1, 1)
         size = (flat.shape[1], flat.dtype)
         if size not in self._probes:
-            self._probes[size] = self._probe.gaussian(flat.shape[1]).to(flat.dtype)
+            stream = self._key.stream(("fingerprint", *map(str, size)))
+            self._probes[size] = stream.gaussian(flat.shape[1]).to(flat.dtype)
         return flat @ self._probes[size]
 
 
