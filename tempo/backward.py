@@ -3,9 +3,13 @@
 Which rows go where (X: rows of the forward operand, dY: of the arriving gradient):
 
     sent in forward, dY has them all     key shift: dY' joins X' and W' at the worker that keeps them
-    sent in forward, dY lost some        X and dY sealed again under a fresh key, on what remains
+    sent in forward, dY lost a few       the same, with decoys for the rows that are zero
+    sent in forward, dY lost many        X and dY sealed again under a fresh key, on what remains
     not sent in forward (zero in X)      dX alone, under a fresh key; their dW is zero
     too few of a group, or no worker     in the master
+
+A decoy is a random row in the place of a zero one, which would give the basis of its block away. What
+it adds to dW is known and taken off here; its row of dX is dropped.
 
 A piece whose worker vanished with X' is sealed again for another one. Without key shift, dX and dW
 are two products with bases of their own: six encodings a step instead of three.
@@ -32,6 +36,10 @@ from tempo.secrecy.weights import SealedWeight
 
 if TYPE_CHECKING:
     from tempo.engine import Engine, Ticket
+
+
+#: Share of a piece's rows that decoys may take: each costs the master one row of the product.
+_DECOYS = 1 / 16
 
 
 @final
@@ -68,6 +76,9 @@ class Backward:
         #: Sums of dW' by the key they are sealed under, and of the rows of dY they stand for.
         self._dw_sealed: dict[FeatureKey, Tensor] = {}
         self._dy_sum_GN1 = dy.new_zeros(groups, shape.n, 1)
+        #: dY with decoys, and where they are.
+        self._dy_sent_GRN = self._dy_GRN
+        self._decoy_GR: Tensor | None = None
 
     @cached_property
     def _x_GRK(self) -> Tensor:
@@ -99,7 +110,9 @@ class Backward:
         for kept in self._kept:
             rows = kept.where.mask()
             rest &= ~rows
-            if not (rows & ~live).any():
+            lost = rows & ~live
+            if lost.sum() <= _DECOYS * rows.sum():
+                self._add_decoys(lost)
                 pieces.append(
                     GradientPiece(
                         self._desk, weight.key, kept.where, kept=kept, weight=weight_x, want_w=self._want_w
@@ -181,10 +194,12 @@ class Backward:
             for what, outcome in zip(wanted, jobs, strict=True):
                 if isinstance(outcome, Failed):
                     failed[what] = outcome
-                elif what == "w":
-                    self._add_dw(piece, outcome.value)
+                elif what == "w" and self._dw_GNK is not None:
+                    self._add_dw(piece, outcome.value, self._dw_GNK)
                 elif self._dx_GRK is not None:
                     piece.open_dx(outcome.value, self._dx_GRK)
+                    for g, index in self._decoys(piece.where):
+                        self._dx_GRK[g, index] = 0
             if not failed:
                 continue
             lost = [f for f in failed.values() if isinstance(f.error, OperandMissing)]
@@ -200,15 +215,36 @@ class Backward:
     def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[list[Job]]:
         for piece in pieces:
             x = self._x_GRK if piece.want_w and not piece.shifted else None
-            yield piece.seal(x, self._centre, self._dy_GRN, checks)
+            yield piece.seal(x, self._centre, self._dy_sent_GRN, checks)
 
-    def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor) -> None:
+    def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor, dw_GNK: Tensor) -> None:
         """Sum in the order of the pieces, so that a run can be repeated."""
         sofar = self._dw_sealed.get(piece.key)
         self._dw_sealed[piece.key] = dw_sealed if sofar is None else sofar.add_(dw_sealed)
         if self._centre is not None:
             for g in range(len(self._dy_sum_GN1)):
                 self._dy_sum_GN1[g, :, 0] += piece.where.take(self._dy_GRN, g).sum(0)
+        for g, index in self._decoys(piece.where):
+            x = self._x_GRK[g, index] if self._centre is None else self._x_GRK[g, index] - self._centre[g]
+            dw_GNK[g].addmm_(self._dy_sent_GRN[g, index].mT, x, alpha=-1)
+
+    def _add_decoys(self, lost_GR: Tensor) -> None:
+        """Put random rows of the usual size where rows of dY are zero."""
+        if not lost_GR.any():
+            return
+        if self._decoy_GR is None:
+            self._decoy_GR = torch.zeros_like(lost_GR)
+            self._dy_sent_GRN = self._dy_GRN.clone()
+        self._decoy_GR |= lost_GR
+        stream = self._desk.key.stream(("decoys", *self._engine.label()))
+        n = self._dy_GRN.shape[2]
+        for g, index in _rows_of(lost_GR):
+            size = self._norms_dy[g].square().mean().sqrt() / n**0.5
+            self._dy_sent_GRN[g, index] = (size * stream.gaussian(len(index), n)).to(self._dy_GRN.dtype)
+
+    def _decoys(self, where: Selection) -> Iterator[tuple[int, Tensor]]:
+        """Group and rows of the decoys among the rows of a piece."""
+        return iter(()) if self._decoy_GR is None else _rows_of(where.mask() & self._decoy_GR)
 
     def _at_home(self, where: Selection, *, want_x: bool, want_w: bool) -> None:
         with self._desk.stats.timed("local"):
@@ -236,3 +272,10 @@ class Backward:
                 None if self._dx_GRK is None else self._lowering.raise_dx(self._dx_GRK),
                 None if dw is None else self._lowering.raise_dw(dw),
             )
+
+
+def _rows_of(mask_GR: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(group, indices of its rows) for groups that have any."""
+    for g, mask in enumerate(mask_GR):
+        if mask.any():
+            yield g, mask.nonzero().flatten()

@@ -1,7 +1,7 @@
 """Which rows of an operand are sent, and in which shard.
 
 A row that is zero gives the basis of its block away (every row mixed with it becomes dependent on
-the others), so such rows are left out before encoding. Mixing already blurs a row by the round-off
+the others), so such rows are left out before encoding. Mixing already blurs a row by some ten round-offs
 of the largest row of its block, so a row below that counts as zero too: Winograd points of a
 constant background are such rows, zero up to rounding.
 
@@ -15,6 +15,9 @@ from typing import final
 
 import torch
 from torch import Tensor
+
+#: In units of eps and the largest row: docs/numerics.md, section 1.
+NEGLIGIBLE = 16.0
 
 #: Elements whose norms are taken in float64 at a time: a piece that stays in the cache.
 _PIECE = 1 << 17
@@ -111,7 +114,7 @@ def negligible(norms_GR: Tensor, dtype: torch.dtype) -> Tensor:
     """(G, R) bool: rows that rounding in their group cannot tell from zero."""
     if norms_GR.shape[1] == 0:
         return torch.zeros_like(norms_GR, dtype=torch.bool)
-    return norms_GR <= torch.finfo(dtype).eps * norms_GR.amax(1, keepdim=True)
+    return norms_GR <= NEGLIGIBLE * torch.finfo(dtype).eps * norms_GR.amax(1, keepdim=True)
 
 
 def union(a: Selection, b: Selection) -> Selection:

@@ -498,3 +498,47 @@ def test_operands_are_released_when_their_last_user_dies():
         del ticket
         house.forward(X, w, train_w=False)
         assert kept in house.spy.released
+
+
+# ---- decoys ------------------------------------------------------------------------------------
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("spies", [1, 2])
+def test_a_few_zero_rows_of_dy_are_sent_as_decoys(spies):
+    lost = [3, 64, 65, 130]
+    dy = zeroed(DY, lost)
+    w = parameter()
+    with House(spies=spies) as house:
+        y, ticket = house.forward(X, w)
+        encoded = house.stats.count("encoded_x")
+        dx, dw = house.backward(ticket, X, w.detach(), dy)
+        assert house.stats.count("encoded_x") == encoded, "X was sealed again"
+        torch.testing.assert_close(dx, dy @ w.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dw, dy.mT @ X, rtol=1e-9, atol=1e-9)
+        assert bool((dx[lost] == 0).all())
+        # Undo the row basis with the key in hand: no row that left was zero.
+        for spy in house.spies:
+            for sent in spy.sent(Op.GRAD_W, "left"):
+                assert torch.linalg.matrix_rank(sent) == min(sent.shape)
+
+
+@pytest.mark.security
+def test_decoys_are_right_when_their_worker_lies():
+    dy, w = zeroed(DY, [5]), parameter()
+    with House(spies=2, lies={0: lambda t: 1.01 * t}) as house:
+        y, ticket = house.forward(X, w)
+        dx, dw = house.backward(ticket, X, w.detach(), dy)
+        torch.testing.assert_close(dx, dy @ w.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dw, dy.mT @ X, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.security
+def test_many_zero_rows_cost_an_encoding_instead():
+    dy, w = zeroed(DY, slice(0, 100)), parameter()
+    with House() as house:
+        y, ticket = house.forward(X, w)
+        encoded = house.stats.count("encoded_x")
+        _, dw = house.backward(ticket, X, w.detach(), dy)
+        assert house.stats.count("encoded_x") == encoded + 1
+        torch.testing.assert_close(dw, dy.mT @ X, rtol=1e-9, atol=1e-9)
