@@ -48,7 +48,11 @@ def loss_curves(
             label = "a worker was killed between forward and backward"
             axes.axvline(kill, color=GREEN, linewidth=1.6, linestyle="-.", label=label)
     above.legend(loc="upper right", framealpha=1.0, edgecolor="white")
-    below.legend(loc="upper left", framealpha=1.0, edgecolor="white", ncols=2)
+    # Room for the legend above the bound; the events are named in the picture above.
+    below.set_ylim(top=30 * max(allowed))
+    below.legend(
+        handles=list(below.get_lines()[:2]), loc="upper right", framealpha=1.0, edgecolor="white", ncols=2
+    )
     worst = max(difference)
     title = f"The curves are one: the losses of both runs differ by {worst:.2g} at most"
     _title(figure, title, subtitle)
