@@ -56,7 +56,8 @@ class Config:
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
-        growth = self.spread ** (2 * (self.rounds + 1))
+        rounds = self.rounds if self.scheme == "mixing" else 0
+        growth = self.spread ** (2 * (rounds + 1))
         if growth > _WORST_GROWTH:
             raise UsageError(
                 f"spread = {self.spread:g} over rounds = {self.rounds} grows errors {growth:.3g} times an "

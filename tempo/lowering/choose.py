@@ -42,14 +42,22 @@ def lower_conv(
     padding: Sizes | str = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    smallest: int = 0,
 ) -> Lowering:
-    """A one- or two-dimensional convolution, its options as F.conv1d and F.conv2d take them."""
+    """A one- or two-dimensional convolution, its options as F.conv1d and F.conv2d take them.
+
+    smallest: rows of a product that is worth having. Tiles are fewer than pixels, so where one lowering
+    leaves too few the next is taken.
+    """
     conv = ConvShape.of(x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if Conv1x1.lowers(conv):
         return Conv1x1(conv)
     if Winograd.lowers(conv):
         small, large = Winograd(conv, F2), Winograd(conv, F4)
-        return large if _elements(large) < _elements(small) else small
+        both = (large, small) if _elements(large) < _elements(small) else (small, large)
+        for winograd in both:
+            if winograd.shape.rows >= smallest or winograd.shape.rows == 0:
+                return winograd
     return Im2col(conv)
 
 

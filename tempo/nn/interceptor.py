@@ -30,14 +30,18 @@ class Interceptor(TorchFunctionMode):
         self._local = threading.local()
 
     @contextmanager
-    def inside(self, name: str, keep: str | None) -> Iterator[None]:
-        """Within the forward of one protected module. Entered once per thread, however deep."""
+    def inside(self, name: str, keep: str | None, parameters: Callable[[], dict[int, str]]) -> Iterator[None]:
+        """Within the forward of one protected module. The mode is entered once per thread, however deep.
+
+        keep: why the module stays in the TEE, or None. parameters: the same for single parameters, by id.
+        """
         _refuse_tracing()
         with self._offload.module(name, keep):
             if getattr(self._local, "active", False):
                 yield
                 return
             self._local.active = True
+            self._offload.keep_parameters(parameters())
             try:
                 # With any function mode on, nn.TransformerEncoderLayer leaves its fused kernels alone.
                 with self:

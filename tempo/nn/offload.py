@@ -59,6 +59,10 @@ class Offload:
         """Why everything in the module whose forward runs stays in the TEE, or None."""
         return self._stack[-1][1] if self._stack else None
 
+    def keep_parameters(self, reasons: dict[int, str]) -> None:
+        """Parameters, by id, that stay in the TEE whichever module uses them, and why. Per thread."""
+        self._local.parameters = reasons
+
     # The functions.
 
     def linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -139,7 +143,13 @@ class Offload:
         if reason:
             return self.keep("conv", reason, function, args)
         lowering = lower_conv(
-            x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+            x.shape,
+            w.shape,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            smallest=self._rules.min_size,
         )
         if reason := self._rules.keep(lowering):
             return self.keep("conv", reason, function, args)
@@ -162,7 +172,7 @@ class Offload:
     ) -> Tensor:
         """Scaled dot-product attention. Its softmax stands between two products, so it goes as one."""
         args = (q, k, v, attn_mask, dropout_p, is_causal)
-        reason = self.kept_here or "product of two activations"
+        reason = self.kept_here or "attention: a softmax stands between its two products"
         return self.keep("attention", reason, F.scaled_dot_product_attention, args, options)
 
     def einsum(self, equation: Any, *operands: Any) -> Tensor:
@@ -193,7 +203,11 @@ class Offload:
         only go on silently unprotected."""
         if self.kept_here:
             return self.kept_here
+        kept: dict[int, str] = getattr(self._local, "parameters", {})
         for t in (x, w):
+            owner = t if isinstance(t, nn.Parameter) else t._base
+            if id(owner) in kept:
+                return kept[id(owner)]
             if t.device.type not in ("cpu", "meta"):
                 raise UnsupportedError(
                     f"a protected layer met a tensor on {t.device}; the model belongs to the TEE",

@@ -18,6 +18,20 @@ from tempo.nn.interceptor import Interceptor, recurrent
 
 _DTYPES = (torch.float32, torch.float64)
 _CLASSIFIER = "last weighted layer: its gradient gives away labels"
+_VOCABULARY = "weight of an embedding: a product with it gives away tokens"
+
+
+@final
+class KeptParameters:
+    """Parameters that stay in the TEE whoever uses them: a weight may be multiplied without its module
+    being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
+
+    def __init__(self, kept: list[tuple[nn.Module, str]]) -> None:
+        self._kept = kept
+
+    def reasons(self) -> dict[int, str]:
+        """By id of the parameter, as they are now; the first reason counts."""
+        return {id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)}
 
 
 @final
@@ -25,16 +39,22 @@ class ProtectedForward:
     """Calls the forward of one module with the interceptor on. Copies along with its module."""
 
     def __init__(
-        self, forward: Callable[..., Any], interceptor: Interceptor, name: str, keep: str | None
+        self,
+        forward: Callable[..., Any],
+        interceptor: Interceptor,
+        name: str,
+        keep: str | None,
+        parameters: KeptParameters,
     ) -> None:
         self._forward = forward
         self._interceptor = interceptor
         self._name = name
         self._keep = keep
+        self._parameters = parameters
         update_wrapper(self, forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._interceptor.inside(self._name, self._keep):
+        with self._interceptor.inside(self._name, self._keep, self._parameters.reasons):
             return self._forward(*args, **kwargs)
 
 
@@ -60,18 +80,17 @@ def protect(
     last = _classifier(names)
     if last is not None and last not in offloaded:
         reasons.setdefault(last, _CLASSIFIER)
-    for name, module in names.items():
-        # Its forward takes the weight of out_proj without calling that module: it stays as a whole.
-        if isinstance(module, nn.MultiheadAttention):
-            part = f"{name}.out_proj" if name else "out_proj"
-            if part in reasons:
-                reasons.setdefault(name, reasons[part])
+    sent = {id(p) for name in offloaded for p in names[name].parameters()}
+    embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
+    parameters = KeptParameters(
+        [(names[name], why) for name, why in reasons.items()] + [(m, _VOCABULARY) for m in embeddings]
+    )
     for name, module in names.items():
         if _has_forward(module):
-            wrapped = ProtectedForward(
-                module.forward, interceptor, name or type(model).__name__, reasons.get(name)
+            label = name or type(model).__name__
+            module.__dict__["forward"] = ProtectedForward(
+                module.forward, interceptor, label, reasons.get(name), parameters
             )
-            module.__dict__["forward"] = wrapped
 
 
 def unprotect(model: nn.Module) -> None:
