@@ -1,5 +1,6 @@
 """Passes over tensors that the secret bases are made of."""
 
 from tempo.kernels.plain import mix, scale_, take
+from tempo.kernels.threads import threads_for
 
-__all__ = ["mix", "scale_", "take"]
+__all__ = ["mix", "scale_", "take", "threads_for"]

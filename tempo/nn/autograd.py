@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tempo.engine import Engine, Ticket
 from tempo.errors import UnsupportedError
+from tempo.kernels import threads_for
 from tempo.lowering.base import Lowering
 
 
@@ -31,14 +33,18 @@ def offloaded(call: Call, x: Tensor, w: Tensor) -> tuple[Tensor, str | None]:
         ticket = Ticket()
         y: Tensor = _Product.apply(x, w, call, ticket)
     else:
-        with _plain_arithmetic():
+        with _arithmetic(call):
             y, ticket = call.engine.forward(call.lowering, x, w, train_w=False)
     return y, ticket.reason
 
 
-def _plain_arithmetic() -> Any:
-    """The engine computes in the dtype of its operands, whatever the user's autocast says."""
-    return torch.autocast("cpu", enabled=False)
+@contextmanager
+def _arithmetic(call: Call) -> Iterator[None]:
+    """The engine computes in the dtype of its operands, whatever the user's autocast says, and on as many
+    threads as its tiles deserve."""
+    shape = call.lowering.shape
+    with torch.autocast("cpu", enabled=False), threads_for(shape.rows * max(shape.k, shape.n)):
+        yield
 
 
 class _Product(torch.autograd.Function):
@@ -47,7 +53,7 @@ class _Product(torch.autograd.Function):
         # Saved even where the worker keeps X': unpacking them is what notices in-place changes.
         ctx.save_for_backward(x, w)
         ctx.call = call
-        with _plain_arithmetic():
+        with _arithmetic(call):
             y, ctx.ticket = call.engine.forward(call.lowering, x, w, train_w=w.requires_grad)
         ticket.reason = ctx.ticket.reason
         # The same memory as a tensor of its own: autograd lets nobody change a view in place.
@@ -63,7 +69,7 @@ class _Product(torch.autograd.Function):
         x, w = ctx.saved_tensors
         call: Call = ctx.call
         want_x, want_w = ctx.needs_input_grad[:2]
-        with _plain_arithmetic():
+        with _arithmetic(call):
             dx, dw = call.engine.backward(
                 ctx.ticket, call.lowering, x, w, grads[0], want_x=want_x, want_w=want_w
             )
