@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tempo.config import Config
     from tempo.errors import TempoError
-    from tempo.fleet import FleetSettings
+    from tempo.fleet import FleetSettings, TlsFiles
     from tempo.report import Report
     from tempo.session import Session
 
@@ -22,9 +22,10 @@ _HOMES = {
     "Report": "tempo.report",
     "Session": "tempo.session",
     "TempoError": "tempo.errors",
+    "TlsFiles": "tempo.fleet",
 }
 
-__all__ = ["Config", "FleetSettings", "Report", "Session", "TempoError", "__version__"]
+__all__ = ["Config", "FleetSettings", "Report", "Session", "TempoError", "TlsFiles", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

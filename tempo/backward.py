@@ -4,15 +4,15 @@ Which rows go where (X: rows of the forward operand, dY: of the arriving gradien
 
     sent in forward, dY has them all     key shift: dY' joins X' and W' at the worker that keeps them
     sent in forward, dY lost a few       the same, with decoys for the rows that are zero
-    sent in forward, dY lost many        X and dY sealed again under a fresh key, on what remains
+    sent in forward, dY lost many        X and dY sealed again under fresh keys, on what remains
     not sent in forward (zero in X)      dX alone, under a fresh key; their dW is zero
     too few of a group, or no worker     in the master
 
 A decoy is a random row in the place of a zero one, which would give the basis of its block away. What
 it adds to dW is known and taken off here; its row of dX is dropped.
 
-A piece whose worker vanished with X' is sealed again for another one. Without key shift, dX and dW
-are two products with bases of their own: six encodings a step instead of three.
+A piece whose worker vanished with X' is sealed again for another one, under keys that are fresh on every
+axis. Without key shift, dX and dW are two such products: six encodings a step instead of three.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.pieces import GradientPiece
 from tempo.secrecy.rows import Selection, largest, row_norms, unfit
-from tempo.secrecy.seal import FeatureKey, draw_centre
+from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Backward:
         self._centre = ticket.centre
         self._ticket = ticket
         self._kept, ticket.kept = ticket.kept, []
+        self._second, ticket.used = ticket.used, True
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
             self._norms_dy = row_norms(self._dy_GRN)
@@ -103,9 +104,11 @@ class Backward:
             return []
         live = self._rows_to_send(self._norms_dy)
         if not self._engine.key_shift:
-            return self._plan_unshifted(live)
+            of_x = self._fresh_dx(live, self._new_weight) if self._want_x else []
+            return of_x + (self._fresh_dw(live & self._live_x) if self._want_w else [])
+        # C has hidden one dY of this graph; another one gets a W' of its own.
+        weight = self._new_weight if self._second and self._want_x else weight
         pieces: list[GradientPiece] = []
-        weight_x = weight if self._want_x else None
         rest = live.clone()
         for kept in self._kept:
             rows = kept.where.mask()
@@ -113,73 +116,76 @@ class Backward:
             lost = rows & ~live
             if lost.sum() <= _DECOYS * rows.sum():
                 self._add_decoys(lost)
+                for_x = weight if self._want_x else None
                 pieces.append(
                     GradientPiece(
-                        self._desk, weight.key, kept.where, kept=kept, weight=weight_x, want_w=self._want_w
+                        self._desk,
+                        weight.key,
+                        kept.where,
+                        kept.lane,
+                        kept=kept,
+                        weight=for_x,
+                        want_w=self._want_w,
                     )
                 )
             else:
-                pieces += self._fresh(rows & live, weight.key, weight_x, want_w=self._want_w)
-        if pieces:
-            self._count(pieces)
-        return pieces + self._plan_rest(rest, weight, kept=bool(pieces))
+                pieces += self._fresh_dw(rows & live) + self._fresh_dx(rows & live, weight)
+        if any(piece.shifted for piece in pieces):
+            products = self._want_w + self._want_x
+            for encoded in [("dy",), ()][:products]:
+                self._engine.count_product(*encoded)
+        return pieces + self._plan_rest(rest, weight)
 
-    def _plan_rest(self, rest: Tensor, weight: SealedWeight, *, kept: bool) -> list[GradientPiece]:
+    def _plan_rest(self, rest: Tensor, weight: SealedWeight) -> list[GradientPiece]:
         """Rows of dY that no kept X stands for. Their dW: only rows kept at home in forward have an X;
-        where forward kept nothing at the workers (second backward), every row may."""
+        where nothing is kept at the workers (second backward), every row may."""
         if not rest.any():
             return []
         home = self._ticket.home
         at_home = home.mask() if home is not None else torch.zeros_like(rest)
         if self._want_w:
             self._at_home(Selection.where(rest & at_home), want_x=False, want_w=True)
-        pieces: list[GradientPiece] = []
+        pieces = self._fresh_dx(rest, weight)
         if self._want_w and not self._kept:
-            live_x = self._rows_to_send(row_norms(self._x_GRK)) & ~at_home
-            both = rest & live_x
-            rest = rest & ~live_x
-            pieces += self._fresh(both, weight.key, weight if self._want_x else None, want_w=True)
-        if self._want_x:
-            pieces += self._fresh(rest, weight.key, weight, want_w=False)
-        if not kept:
-            self._count(pieces)
+            pieces += self._fresh_dw(rest & ~at_home & self._live_x)
         return pieces
 
-    def _plan_unshifted(self, live: Tensor) -> list[GradientPiece]:
-        """dX and dW as two products whose bases share nothing with each other or with forward."""
-        shape, pieces = self._lowering.shape, []
-        if self._want_x:
-            weight = self._engine.fresh_weight(self._w_GNK)
-            pieces += self._fresh(live, weight.key, weight, want_w=False)
+    @cached_property
+    def _live_x(self) -> Tensor:
+        return self._rows_to_send(row_norms(self._x_GRK))
+
+    @cached_property
+    def _new_weight(self) -> SealedWeight:
+        """W' under keys of this backward pass alone."""
+        return self._engine.fresh_weight(self._w_GNK)
+
+    def _fresh_dx(self, rows_GR: Tensor, weight: SealedWeight) -> list[GradientPiece]:
+        """dX of these rows under fresh row keys; groups with too few rows are computed here."""
+        if not self._want_x:
+            return []
+        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
+        self._at_home(home, want_x=True, want_w=False)
+        if shards:
             self._engine.count_product("dy")
-        if self._want_w:
-            both = live & self._rows_to_send(row_norms(self._x_GRK))
-            label = self._engine.label()
-            key = FeatureKey(self._desk.key, self._desk.scheme, label, groups=len(live), k=shape.k, n=shape.n)
-            if self._centre is not None:
-                self._centre = draw_centre(self._desk.key, label, self._x_GRK, Selection.where(both))
-            pieces += self._fresh(both, key, None, want_w=True)
-            self._engine.count_product("dy", "x")
-        return pieces
+        return [GradientPiece(self._desk, weight.key, where, lane, weight=weight) for lane, where in shards]
 
-    def _fresh(
-        self, rows: Tensor, key: FeatureKey, weight: SealedWeight | None, *, want_w: bool
-    ) -> list[GradientPiece]:
-        """Pieces under fresh row keys; groups with too few rows are computed here."""
-        shards, home = self._engine.shards(Selection.where(rows))
-        self._at_home(home, want_x=weight is not None, want_w=want_w)
-        return [GradientPiece(self._desk, key, shard, weight=weight, want_w=want_w) for shard in shards]
+    def _fresh_dw(self, rows_GR: Tensor) -> list[GradientPiece]:
+        """dW of these rows under keys that are fresh on every axis: X was sealed under B before."""
+        if not self._want_w:
+            return []
+        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
+        self._at_home(home, want_x=False, want_w=True)
+        if not shards:
+            return []
+        self._engine.count_product("dy", "x")
+        s, desk = self._lowering.shape, self._desk
+        label = ("dW", *self._engine.label())
+        key = FeatureKey(desk.key, desk.scheme, label, groups=s.groups, k=s.k, n=s.n)
+        return [GradientPiece(desk, key, where, lane, want_w=True) for lane, where in shards]
 
     def _rows_to_send(self, norms_GR: Tensor) -> Tensor:
         """(G, R) bool."""
         return self._engine.rows_to_send(self._lowering, norms_GR, self._dy_GRN.dtype).mask()
-
-    def _count(self, pieces: list[GradientPiece]) -> None:
-        if any(p.want_w for p in pieces):
-            fresh_x = any(p.want_w and not p.shifted for p in pieces)
-            self._engine.count_product("dy", *(["x"] if fresh_x else []))
-        if any(p.want_x for p in pieces):
-            self._engine.count_product(*([] if any(p.want_w for p in pieces) else ["dy"]))
 
     # -- run -------------------------------------------------------------------------------------
 
@@ -204,18 +210,20 @@ class Backward:
                 continue
             lost = [f for f in failed.values() if isinstance(f.error, OperandMissing)]
             if lost:
-                again.append(piece.without_kept(want_x="x" in failed, want_w="w" in failed))
-                self._desk.stats.add("encoded_dy")
-                self._desk.stats.add("encoded_x", int("w" in failed))
+                # A worker may say that it lost X' whenever it likes: it must not see X under B again.
+                rows = piece.where.mask()
+                rows = rows if self._decoy_GR is None else rows & ~self._decoy_GR
+                again += self._fresh_dw(rows) if "w" in failed else []
+                again += self._fresh_dx(rows, self._new_weight) if "x" in failed else []
             else:
                 self._engine.require_fallback(next(iter(failed.values())))
                 self._at_home(piece.where, want_x="x" in failed, want_w="w" in failed)
         return again
 
-    def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[list[Job]]:
+    def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[tuple[int, list[Job]]]:
         for piece in pieces:
             x = self._x_GRK if piece.want_w and not piece.shifted else None
-            yield piece.seal(x, self._centre, self._dy_sent_GRN, checks)
+            yield piece.lane, piece.seal(x, self._centre, self._dy_sent_GRN, checks)
 
     def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor, dw_GNK: Tensor) -> None:
         """Sum in the order of the pieces, so that a run can be repeated."""
@@ -239,7 +247,8 @@ class Backward:
         stream = self._desk.key.stream(("decoys", *self._engine.label()))
         n = self._dy_GRN.shape[2]
         for g, index in _rows_of(lost_GR):
-            size = self._norms_dy[g].square().mean().sqrt() / n**0.5
+            # A group without any dY takes the size of the others.
+            size = max(_rms(self._norms_dy[g]), 1e-3 * _rms(self._norms_dy)) / n**0.5
             self._dy_sent_GRN[g, index] = (size * stream.gaussian(len(index), n)).to(self._dy_GRN.dtype)
 
     def _decoys(self, where: Selection) -> Iterator[tuple[int, Tensor]]:
@@ -272,6 +281,10 @@ class Backward:
                 None if self._dx_GRK is None else self._lowering.raise_dx(self._dx_GRK),
                 None if dw is None else self._lowering.raise_dw(dw),
             )
+
+
+def _rms(norms: Tensor) -> float:
+    return float(norms.square().mean().sqrt())
 
 
 def _rows_of(mask_GR: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import final
 
 import torch
@@ -29,6 +30,9 @@ from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows, add_centre
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
+
+#: Of one operand of one job, at most: a frame holds more, but workers work and retries cost by the job.
+_SHARD_BYTES = 1 << 30
 
 
 @final
@@ -45,6 +49,8 @@ class Ticket:
     #: Largest row norms of X and W.
     largest_x: float = 0.0
     largest_w: float = 0.0
+    #: A backward pass has begun.
+    used: bool = False
     #: Why nothing was sent, or None.
     reason: str | None = None
 
@@ -73,7 +79,10 @@ class Engine:
             norms_x = row_norms(x_GRK)
             largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
         y_GRN = x_GRK.new_zeros(*x_GRK.shape[:2], w_GNK.shape[1])
-        if reason := unfit(largest_x, largest_w, dtype=x.dtype):
+        reason = unfit(largest_x, largest_w, dtype=x.dtype) or (
+            "all weights are zero" if largest_w == 0 else None
+        )
+        if reason:
             home, ticket = Selection.everything(*norms_x.shape), Ticket(reason=reason)
         else:
             home, ticket = self._offload(lowering, x_GRK, w, w_GNK, norms_x, y_GRN, train_w=train_w)
@@ -118,7 +127,7 @@ class Engine:
         """Fill y with the rows that workers compute. Those left for the master, and the ticket."""
         desk = self.desk
         where = self.rows_to_send(lowering, norms_x, x_GRK.dtype)
-        shards, home = self.shards(where)
+        shards, home = self.shards(lowering, where)
         weight = self.weight(lowering, w, w_GNK)
         ticket = Ticket(weight)
         if desk.scheme.blurs_rows:
@@ -126,9 +135,9 @@ class Engine:
         if shards:
             self.count_product("x")
         keep = train_w and self.key_shift
-        pieces = [ForwardPiece(desk, weight, shard, ticket.centre, keep=keep) for shard in shards]
+        pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
-        outcomes = self.exchange((piece.seal(x_GRK, checks) for piece in pieces), checks)
+        outcomes = self.exchange(((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces), checks)
         for piece, (outcome,) in zip(pieces, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 self.require_fallback(outcome)
@@ -143,14 +152,16 @@ class Engine:
 
     # What forward and backward share.
 
-    def exchange(self, sealed: Iterator[list[Job]], checks: Checks) -> list[list[Done[Tensor] | Failed]]:
-        """Seal, run, check: the outcomes of the jobs of each piece. Pieces are sealed as they are
-        dispatched, so that workers compute meanwhile."""
+    def exchange(
+        self, sealed: Iterator[tuple[int, list[Job]]], checks: Checks
+    ) -> list[list[Done[Tensor] | Failed]]:
+        """Seal, run, check: the outcomes of the jobs of each piece, given with its lane. Pieces are
+        sealed as they are dispatched, so that workers compute meanwhile."""
         sizes: list[int] = []
         stats = self.desk.stats
 
         def tasks() -> Iterator[Task]:
-            for lane, jobs in enumerate(sealed):
+            for lane, jobs in sealed:
                 sizes.append(len(jobs))
                 yield from (Task(job, lane) for job in jobs)
 
@@ -174,9 +185,14 @@ class Engine:
         sent_GR = ~negligible(norms_GR, dtype)
         return Selection.where(sent_GR if live_GR is None else sent_GR & live_GR)
 
-    def shards(self, where: Selection) -> tuple[list[Selection], Selection]:
-        """One shard for each usable worker, and the rows that are too few to send."""
-        return where.shards(max(1, self._fleet.width), self.desk.scheme.smallest)
+    def shards(self, lowering: Lowering, where: Selection) -> tuple[list[tuple[int, Selection]], Selection]:
+        """Shards with their lanes, one for each usable worker by its speed, or several where one would
+        not fit a frame; and the rows that are too few to send."""
+        speeds, shape = self._fleet.speeds or [1.0], lowering.shape
+        nbytes = sum(where.counts) * max(shape.k, shape.n) * torch.float64.itemsize
+        times = max(1, ceil(nbytes / (len(speeds) * _SHARD_BYTES)))
+        shards, home = where.shards(speeds * times, self.desk.scheme.smallest)
+        return [(position % len(speeds), shard) for position, shard in shards.items()], home
 
     def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor) -> SealedWeight:
         with self.desk.stats.timed("encode"):
@@ -193,7 +209,7 @@ class Engine:
         return weight
 
     def label(self) -> tuple[int]:
-        return (next(self.desk.ids),)
+        return (next(self.desk.labels),)
 
     def count_product(self, *encoded: str) -> None:
         """A product was sent, for which these operands were encoded. One by itself encodes two."""

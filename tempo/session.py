@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, final
@@ -12,7 +13,7 @@ from torch import nn
 from tempo.config import Config
 from tempo.engine import Engine
 from tempo.errors import UsageError
-from tempo.fleet import Event, EventKind, Fleet, WorkerSpec, workers_from
+from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_from
 from tempo.integrity import Verifier
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
@@ -25,6 +26,9 @@ from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 
+#: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
+_EVENTS = 10_000
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -36,18 +40,25 @@ class Session:
             model = session.protect(model)
             ...  # the user's own loop
 
-    workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), or a list of these.
+    workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), "host:port" of a
+    `tempo worker`, or a list of these. tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
     Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
     """
 
     def __init__(
-        self, workers: WorkerSpec = "local:2", *, config: Config | None = None, **options: Any
+        self,
+        workers: WorkerSpec = "local:2",
+        *,
+        tls: TlsFiles | None = None,
+        config: Config | None = None,
+        **options: Any,
     ) -> None:
         self._config = config = (config or Config()).with_options(**options)
         self._stats = Stats()
         self._account = Account()
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
+        self._caught: set[str] = set()
         self._closed = False
         ids = itertools.count(1)
         key = SessionKey()
@@ -59,9 +70,13 @@ class Session:
             rounds=config.rounds,
             block=config.block,
         )
-        self._fleet = Fleet(workers_from(workers), config.fleet, self._events.append)
+        self._tls = tls
+        first = workers_from(workers, tls=tls)
+        self._workers = len(first)  # that were ever named, so that names stay unique
+        self._fleet = Fleet(first, config.fleet, self._note)
         release = self._fleet.release
-        desk = Desk(key, scheme, Verifier(key, config.probes), self._stats, ids, release)
+        labels = itertools.count(1)
+        desk = Desk(key, scheme, Verifier(key, config.probes), self._stats, ids, labels, release)
         self._weights = Weights(key, scheme, ids, release, config.weight_uses)
         engine = Engine(
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
@@ -86,11 +101,22 @@ class Session:
         unprotect(model)
         return model
 
+    def add_workers(self, workers: WorkerSpec) -> list[str]:
+        """Workers join while training runs; their names. Rows go to them from the next operation on."""
+        joined = workers_from(workers, tls=self._tls, first=self._workers)
+        self._workers += len(joined)
+        for worker in joined:
+            self._fleet.add(worker)
+        return [worker.name for worker in joined]
+
+    def remove_worker(self, name: str) -> None:
+        """A worker leaves in order: it finishes what it was given and is closed."""
+        self._fleet.remove(name)
+
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
         stats, fleet = self._stats, self._fleet.stats
         events = list(self._events)
-        caught = (EventKind.CHECK_FAILED, EventKind.PROTOCOL)
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
@@ -103,11 +129,16 @@ class Session:
             checks_failed=stats.count("checks_failed"),
             retries=fleet.retries,
             local_fallbacks=stats.count("local_fallbacks"),
-            quarantined=sorted({e.worker for e in events if e.kind in caught}),
+            quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
             notes=_notes(self._config),
         )
+
+    def _note(self, event: Event) -> None:
+        self._events.append(event)
+        if event.kind in (EventKind.CHECK_FAILED, EventKind.PROTOCOL):
+            self._caught.add(event.worker)
 
     def close(self) -> None:
         """Stop the workers. Protected models stay usable only after `unprotect`."""

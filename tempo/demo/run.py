@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,10 +22,11 @@ from torch import nn
 from tempo.cli.output import document, to_json
 from tempo.demo import plots, promises
 from tempo.demo.data import ImageSet, load_images
+from tempo.demo.diary import Diary, Watcher
 from tempo.demo.model import resnet
 from tempo.demo.train import TrainResult, train
 from tempo.demo.workers import Killer, Witnessed
-from tempo.fleet import EventKind, FleetSettings
+from tempo.fleet import FleetSettings
 from tempo.numerics import loss_tolerance
 from tempo.worker import Lie, LieKind
 
@@ -65,15 +64,6 @@ class Settings:
     @property
     def kill_step(self) -> int:
         return int(KILL_AT * self.steps)
-
-
-class Watcher(Protocol):
-    """Told what happens. All of it is for people."""
-
-    def say(self, text: str) -> None: ...
-    def begin(self, phase: str, steps: int) -> None: ...
-    def step(self, step: int, loss: float) -> None: ...
-    def end(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -228,7 +218,7 @@ def _protected(
         model = session.protect(_model(images, settings))
         killer = Killer(workers[-1], settings.kill_step)
         model.register_forward_hook(killer)
-        diary = _Diary(session.report, watcher)
+        diary = Diary(session.report, watcher)
 
         def on_step(step: int, loss: float) -> None:
             killer.step = step + 1
@@ -252,32 +242,6 @@ def _protected(
             lie_steps=diary.lie_steps,
             kill_step=settings.kill_step if killer.done else None,
         )
-
-
-class _Diary:
-    """Reads the session's report after each step: what was encoded, what happened."""
-
-    def __init__(self, report: Callable[[], Report], watcher: Watcher) -> None:
-        self._report = report
-        self._watcher = watcher
-        self._seen = 0
-        self._encoded = [(0, 0)]
-        self.lie_steps: list[int] = []
-
-    def after(self, step: int) -> None:
-        report = self._report()
-        self._encoded.append((report.encodings, report.encodings_without_key_shift))
-        for event in report.events[self._seen :]:
-            if event.kind is EventKind.CHECK_FAILED and step not in self.lie_steps:
-                self.lie_steps.append(step)
-            if event.kind is not EventKind.RETRIED:
-                self._watcher.say(f"step {step}: {event.worker}: {event.kind.value}: {event.detail}")
-        self._seen = len(report.events)
-
-    def per_step(self, which: int) -> float:
-        """The median: a step with a retry encodes again."""
-        counts = [pair[which] for pair in self._encoded]
-        return float(median([after - before for before, after in pairwise(counts)]))
 
 
 def _model(images: ImageSet, settings: Settings) -> nn.Module:

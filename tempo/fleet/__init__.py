@@ -1,11 +1,14 @@
 """The master's side of the boundary: sends jobs to workers and survives what they do. Knows no key."""
 
 from tempo.fleet.device import DeviceWorker
-from tempo.fleet.fleet import Done, Failed, Fleet, Task
+from tempo.fleet.fleet import Fleet
 from tempo.fleet.process import ProcessWorker
+from tempo.fleet.remote import RemoteWorker
 from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats
 from tempo.fleet.spec import WorkerSpec, workers_from
+from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
+from tempo.wire import TlsFiles
 
 __all__ = [
     "DeviceWorker",
@@ -18,8 +21,10 @@ __all__ = [
     "JobRefused",
     "OperandsEvicted",
     "ProcessWorker",
+    "RemoteWorker",
     "Stats",
     "Task",
+    "TlsFiles",
     "Worker",
     "WorkerSpec",
     "workers_from",

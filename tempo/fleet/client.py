@@ -68,6 +68,13 @@ class Client:
                         f"worker {self.name} speaks another version of the protocol than "
                         f"{limits.VERSION}: install the same Tempo on both sides"
                     )
+                case Refused(code="busy"):
+                    raise WorkerLost(f"worker {self.name} has no connection free")
+                case Refused(code="role"):
+                    raise ProtocolError(
+                        f"worker {self.name} refused our certificate: it is not a master's "
+                        "(tempo worker issue --role master)"
+                    )
                 case _:
                     raise ProtocolError(f"worker {self.name} answered Hello with something else than Welcome")
 

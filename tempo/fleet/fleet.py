@@ -7,6 +7,7 @@ What a worker may do, and what follows:
     it dies, is late, breaks the protocol   dropped; its jobs are redone elsewhere
     its reply fails the check               reply discarded, worker quarantined, job redone elsewhere
     it evicted an operand                   shipped again to the same worker
+    it is slow                              an idle worker is given the same job, the first reply counts
     it refuses a job                        redone elsewhere; quarantined unless the job was too large
     only it held an operand                 Failed(OperandMissing): the caller seals anew
     nobody is left                          Failed(NoWorkersLeft): the caller computes, or raises
@@ -19,44 +20,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar, final
+from typing import Self, TypeVar, final
 
 from tempo.errors import IntegrityError, NoWorkersLeft, OperandMissing, UsageError, WorkerError
 from tempo.fleet.runner import Runner, Ticket
 from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats
+from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.worker import Worker
 from tempo.ops import Job, Unverified
 
 T = TypeVar("T")
 
+#: Between two looks for an idle worker, once a job is late.
+_HEDGE_S = 0.05
+#: Between two looks at the tickets of a race.
+_POLL_S = 0.002
+
 #: Time that `close` leaves a job under way before it cuts the connection.
 _CLOSE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """A job and its lane. Tasks of one lane in one run go to the same worker, in order.
-
-    An operand without a tensor must have been kept in an earlier run.
-    """
-
-    job: Job
-    lane: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Done(Generic[T]):
-    """What `accept` made of the reply of this worker."""
-
-    value: T
-    worker: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Failed:
-    error: OperandMissing | NoWorkersLeft
 
 
 @final
@@ -84,14 +66,15 @@ class Fleet:
         names = [worker.name for worker in workers]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"a fleet has one worker or more, with different names, not {names}")
+        self._settings = settings or FleetSettings()
         self._on_event = on_event
         self._events: deque[Event] = deque()
-        self._lock = threading.Lock()  # guards _retries
+        self._lock = threading.Lock()  # guards _retries and replacing the two tuples of runners
         self._retries = 0
         self._owner = os.getpid()
         self._closed = False
-        settings = settings or FleetSettings()
-        self._runners = tuple(Runner(worker, settings, self._events.append) for worker in workers)
+        self._runners = tuple(Runner(worker, self._settings, self._events.append) for worker in workers)
+        self._left: tuple[Runner, ...] = ()
 
     def run(self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T]) -> list[Done[T] | Failed]:
         """Run tasks, in the order given. `tasks` is pulled lazily and each task leaves at once, so the
@@ -114,6 +97,28 @@ class Fleet:
         finally:
             self._flush()
 
+    def add(self, worker: Worker) -> None:
+        """A worker joins, also while runs are under way. The fleet owns it from here on."""
+        with self._lock:
+            if self._closed or worker.name in {runner.name for runner in self._runners}:
+                raise UsageError(f"this fleet is closed or has a worker named {worker.name} already")
+            self._runners = (*self._runners, Runner(worker, self._settings, self._events.append))
+
+    def remove(self, name: str) -> None:
+        """A worker leaves: it finishes the jobs it was given, then it is closed. What it holds is sealed
+        anew for others when it is needed."""
+        with self._lock:
+            leaving = [runner for runner in self._runners if runner.name == name]
+            if not leaving:
+                names = ", ".join(runner.name for runner in self._runners)
+                raise UsageError(f"no worker is named {name!r}. There are: {names}")
+            self._runners = tuple(runner for runner in self._runners if runner.name != name)
+            self._left = (*self._left, *leaving)
+        for runner in leaving:
+            runner.stop()
+            runner.join(None)  # each of its jobs has a deadline
+            runner.worker.close()
+
     def release(self, ids: Iterable[int]) -> None:
         """No later job refers to these operands. Only enqueues, without a lock, so that finalizers may
         call it at any moment; workers are told before their next job."""
@@ -131,13 +136,25 @@ class Fleet:
         return len(self._usable())
 
     @property
+    def speeds(self) -> list[float]:
+        """Speeds of the workers usable now against the fastest, in the order that lanes go to them.
+
+        In quarters, so that shards keep their shapes while timings waver. One without history counts
+        as the fastest.
+        """
+        known = [runner.pace.speed for runner in self._usable()]
+        fastest = max(known, default=0.0) or 1.0
+        return [max(1, round(4 * (speed or fastest) / fastest)) / 4 for speed in known]
+
+    @property
     def stats(self) -> Stats:
+        runners = (*self._left, *self._runners)
         return Stats(
             retries=self._retries,
-            bytes_sent=sum(runner.worker.bytes_sent for runner in self._runners),
-            bytes_received=sum(runner.worker.bytes_received for runner in self._runners),
-            jobs={runner.name: runner.jobs for runner in self._runners},
-            busy_seconds={runner.name: runner.busy_seconds for runner in self._runners},
+            bytes_sent=sum(runner.worker.bytes_sent for runner in runners),
+            bytes_received=sum(runner.worker.bytes_received for runner in runners),
+            jobs={runner.name: runner.jobs for runner in runners},
+            busy_seconds={runner.name: runner.busy_seconds for runner in runners},
         )
 
     def close(self) -> None:
@@ -164,8 +181,10 @@ class Fleet:
     # ---- placing ------------------------------------------------------------------------------
 
     def _usable(self) -> list[Runner]:
+        """Those that may get a job; a worker that lags only where there is no other."""
         now = time.monotonic()
-        return [runner for runner in self._runners if runner.usable(now)]
+        usable = [runner for runner in self._runners if runner.usable(now)]
+        return [runner for runner in usable if not runner.pace.lags] or usable
 
     def _place(self, task: Task, run: _Run, tried: Sequence[Runner]) -> Ticket | Failed:
         """Hand the task to a worker that has not tried it and holds what only workers hold."""
@@ -192,17 +211,28 @@ class Fleet:
     ) -> Done[T] | Failed:
         tried: list[Runner] = []
         missing: OperandMissing | None = None
-        while isinstance(placed, Ticket):
-            placed.done.wait()
+        racing = [placed] if isinstance(placed, Ticket) else []
+        while racing:
+            ticket = self._first(racing, tried)
+            racing.remove(ticket)
             self._flush()
-            runner, outcome, placed.outcome = placed.runner, placed.outcome, None
+            runner, outcome, ticket.outcome = ticket.runner, ticket.outcome, None
             match outcome:
                 case Unverified():
                     try:
-                        return Done(accept(task.job, outcome), runner.name)
+                        value = accept(task.job, outcome)
+                        for slower in racing:
+                            slower.dropped = True
+                        return Done(value, runner.name)
                     except IntegrityError as error:
                         self._events.append(Event(EventKind.CHECK_FAILED, runner.name, str(error)))
                         runner.quarantine()
+                        if any(operand.tensor is None for operand in task.job.operands):
+                            # The check of such a job was made ahead, for one reply: no other will do.
+                            for other in racing:
+                                other.dropped = True
+                            self._flush()
+                            return Failed(OperandMissing("a reply was false, and its operands are not here"))
                 case OperandMissing():
                     missing = outcome
                 case WorkerError():
@@ -212,14 +242,44 @@ class Fleet:
                 case None:
                     raise AssertionError("a ticket of a run that goes on has an outcome")
             tried.append(runner)
+            if racing:
+                continue
             placed = self._place(task, run, tried)
             if isinstance(placed, Ticket):
+                racing.append(placed)
                 with self._lock:
                     self._retries += 1
                 op = task.job.op.value
                 self._events.append(Event(EventKind.RETRIED, placed.runner.name, f"redoes a {op}"))
             self._flush()
-        return Failed(missing) if missing is not None and self.width else placed
+        if missing is not None and self.width:
+            return Failed(missing)
+        assert isinstance(placed, Failed), "a ticket of a run that goes on was raced"
+        return placed
+
+    def _first(self, racing: list[Ticket], tried: Sequence[Runner]) -> Ticket:
+        """The first ticket that is done. One that is late is joined by its like on an idle worker."""
+        first = racing[0]
+        late = first.runner.pace.patience(first.job)
+        while len(racing) == 1 and not first.done.wait(late):
+            late = _HEDGE_S  # nobody was idle: look again
+            if (hedge := self._hedge(first, tried)) is not None:
+                racing.append(hedge)
+        while True:
+            for ticket in racing:
+                if ticket.done.wait(_POLL_S if len(racing) > 1 else None):
+                    return ticket
+
+    def _hedge(self, late: Ticket, tried: Sequence[Runner]) -> Ticket | None:
+        for runner in self._usable():
+            ready = all(o.tensor is not None or runner.holds(o.id) for o in late.job.operands)
+            if ready and runner.idle and runner is not late.runner and runner not in tried:
+                hedge = Ticket(late.job, runner, late.abandoned)
+                runner.submit(hedge)
+                detail = f"takes over from {late.runner.name}, which is late"
+                self._events.append(Event(EventKind.HEDGED, runner.name, detail))
+                return hedge
+        return None
 
     def _flush(self) -> None:
         while self._events:

@@ -14,12 +14,15 @@ from collections.abc import Callable
 from typing import final
 
 from tempo.errors import OperandMissing, ProtocolError, WorkerError, WorkerLost
+from tempo.fleet.pace import Pace
 from tempo.fleet.settings import Event, EventKind, FleetSettings
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
 from tempo.ops import Job, Unverified
 from tempo.wire import DeadlinePassed, nbytes
 
 _MOST_DOUBLINGS = 16
+#: Seconds without a job after which releases are sent all the same.
+_IDLE_S = 1.0
 
 
 class NotTried(WorkerError):
@@ -30,13 +33,14 @@ class NotTried(WorkerError):
 class Ticket:
     """One try of one job. The caller waits on `done`, then reads `outcome`."""
 
-    __slots__ = ("abandoned", "done", "job", "outcome", "runner")
+    __slots__ = ("abandoned", "done", "dropped", "job", "outcome", "runner")
 
     def __init__(self, job: Job, runner: Runner, abandoned: threading.Event) -> None:
         self.job = job
         self.runner = runner
         self.abandoned = abandoned  # shared by the tickets of one run
         self.done = threading.Event()
+        self.dropped = False  # another worker was faster
         self.outcome: Unverified | BaseException | None = None
 
 
@@ -49,12 +53,15 @@ class Runner:
         self.name = worker.name
         self.jobs = 0
         self.busy_seconds = 0.0
+        self.pace = Pace(settings)
         self._settings = settings
         self._report = report
-        self._lock = threading.Lock()  # guards the six below
+        self._lock = threading.Lock()  # guards the eight below
         self._held: set[int] = set()  # operands that later jobs may refer to
         self._stored: set[int] = set()  # operands that the worker may have in memory
-        self._gone = False
+        self._gone = False  # for now, or for good
+        self._attempt = 0  # to connect again
+        self._retry_at: float | None = None  # None: gone for good, or not gone
         self._stopped = False
         self._quarantined_until = 0.0
         self._relapses = 0
@@ -83,12 +90,16 @@ class Runner:
         with self._lock:
             return not self._gone and operand in self._held
 
+    @property
+    def idle(self) -> bool:
+        return not self.pace.busy and self._tickets.empty()
+
     def submit(self, ticket: Ticket) -> None:
         with self._lock:
-            if not self._stopped:
+            if not self._stopped and not self._gone:
                 self._tickets.put(ticket)
                 return
-        ticket.outcome = NotTried("the fleet is closed")
+        ticket.outcome = NotTried(f"worker {self.name} is lost, or the fleet is closed")
         ticket.done.set()
 
     def release(self, ids: tuple[int, ...]) -> None:
@@ -126,8 +137,8 @@ class Runner:
             self.worker.connect()
         except BaseException as error:
             self._mark_gone(error)
-            self.worker.close()
-        while (ticket := self._tickets.get()) is not None:
+            self._leave_worker()
+        while (ticket := self._next()) is not None:
             try:
                 ticket.outcome = self._try(ticket)
             except BaseException as error:  # handed to the caller, who waits for it
@@ -135,22 +146,74 @@ class Runner:
             broken = ticket.outcome if isinstance(ticket.outcome, WorkerLost | ProtocolError) else None
             if broken is not None:
                 self._mark_gone(broken)
-            if ticket.abandoned.is_set():
+            if ticket.abandoned.is_set() or ticket.dropped:
                 ticket.outcome = None
             ticket.done.set()
             del ticket  # a thread that waits must not keep a tensor alive
             if broken is not None:
-                self.worker.close()
+                self._leave_worker()
+
+    def _next(self) -> Ticket | None:
+        """The next ticket; None at the end. A lost worker is tried again while nobody waits for it:
+        `submit` takes no ticket then, so whoever runs a job never waits for a connection."""
+        while True:
+            try:
+                if self._retry_at is None:
+                    return self._tickets.get(timeout=_IDLE_S)
+                return self._tickets.get(timeout=max(0.0, self._retry_at - time.monotonic()))
+            except queue.Empty:
+                if self._retry_at is None:
+                    self._release_idle()
+                else:
+                    self._rejoin()
+
+    def _release_idle(self) -> None:
+        """Tell a worker that gets no jobs what it may drop, or the list would grow for ever."""
+        if self._gone:
+            self._released.clear()
+            return
+        try:
+            self._send_releases()
+        except WorkerError as error:
+            self._mark_gone(error)
+            self._leave_worker()
+
+    def _rejoin(self) -> None:
+        try:
+            self.worker.connect()
+        except ProtocolError as error:
+            self._retry_at = None
+            self._tell(EventKind.PROTOCOL, str(error))
+            self._tell(EventKind.QUARANTINED, "closed for good")
+            self.worker.close()
+        except BaseException:  # still away: told once, when it was lost
+            self._attempt += 1
+            pause = self.worker.retry_s(self._attempt)
+            self._retry_at = None if pause is None else time.monotonic() + pause
+            self._leave_worker()
+        else:
+            with self._lock:
+                self._gone = False
+                self._retry_at = None
+                self._released.clear()
+            self._tell(EventKind.REJOINED, "on probation; what it held counts as lost")
+
+    def _leave_worker(self) -> None:
+        if self._retry_at is None:
+            self.worker.close()
+        else:
+            self.worker.drop()
 
     def _try(self, ticket: Ticket) -> Unverified:
-        if ticket.abandoned.is_set():
-            raise NotTried("the run was given up")
+        if ticket.abandoned.is_set() or ticket.dropped:
+            raise NotTried("nobody waits for this job any more")
         if self._gone or self._quarantined_until > time.monotonic():
             raise NotTried(f"worker {self.name} went out of use before it had this job")
         self._send_releases()
         started = time.monotonic()
         try:
-            return self._run(ticket.job)
+            with self.pace.job(ticket.job):
+                return self._run(ticket.job)
         except JobRefused as error:
             self._tell(EventKind.REFUSED, str(error))
             if error.code != "memory":
@@ -158,6 +221,7 @@ class Runner:
             raise
         finally:
             self.jobs += 1
+            self._attempt = 0  # it was connected: the next loss begins with the shortest pause
             self.busy_seconds += time.monotonic() - started
 
     def _run(self, job: Job) -> Unverified:
@@ -205,6 +269,8 @@ class Runner:
             self._gone = True
             self._held.clear()
             self._stored.clear()
+            pause = self.worker.retry_s(self._attempt) if isinstance(error, WorkerLost) else None
+            self._retry_at = None if pause is None else time.monotonic() + pause
         match error:
             case DeadlinePassed():
                 self._tell(EventKind.DEADLINE, "it missed its deadline and is dropped")

@@ -24,6 +24,11 @@ class FleetSettings:
     min_rate: float = 10e6
     #: Flop per second that the slowest acceptable worker reaches.
     min_flops: float = 1e9
+    #: A job that takes this many times as long as its worker's recent ones is handed to an idle worker
+    #: too, as the same bytes; the first reply that passes its check counts.
+    hedge_factor: float = 4.0
+    #: Seconds within which no job counts as late.
+    hedge_least_s: float = 2.0
     #: Seconds that a worker is left alone after a failed check; doubles each time.
     quarantine_s: float = 60.0
 
@@ -38,7 +43,8 @@ class FleetSettings:
 
 
 class EventKind(Enum):
-    LOST = "lost"  # gone: closed, killed, never started
+    LOST = "lost"  # gone: closed, killed, never started, not reached
+    REJOINED = "rejoined"  # back after a loss, with nothing of what it held
     DEADLINE = "deadline"  # too late, and dropped for it
     PROTOCOL = "protocol"  # broke the protocol, and closed for good
     CHECK_FAILED = "check_failed"  # a reply failed its check
@@ -46,6 +52,7 @@ class EventKind(Enum):
     QUARANTINED = "quarantined"
     PROBATION = "probation"  # back from quarantine
     EVICTED = "evicted"  # dropped operands that were shipped again, or are lost
+    HEDGED = "hedged"  # took too long, so that another worker was given the same job
     RETRIED = "retried"  # a job is redone, on the worker that the event names
 
 

@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from tempo.errors import UsageError
 from tempo.fleet.device import DeviceWorker
 from tempo.fleet.process import DEFAULT_MEMORY, DEFAULT_START_S, ProcessWorker
+from tempo.fleet.remote import RemoteWorker
 from tempo.fleet.worker import Worker
+from tempo.wire import TlsFiles
 
 WorkerSpec = str | Worker | Sequence[str | Worker]
 
 _LOCAL = re.compile(r"local:([1-9][0-9]{0,2})")
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
-_REMOTE = re.compile(r"[^:\s]+:[0-9]+")
-_ALLOWED = 'allowed are "local:N" (N worker processes), "cpu", "cuda:0", Worker objects, or a list of these'
+_REMOTE = re.compile(r"\S+:[0-9]+|unix:\S+")
+_ALLOWED = (
+    'allowed are "local:N" (N worker processes), "cpu", "cuda:0", "host:7443", "unix:/path", '
+    '"vsock:CID:7443", Worker objects, or a list of these'
+)
 
 
 def workers_from(
@@ -25,12 +30,18 @@ def workers_from(
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY,
     start_s: float = DEFAULT_START_S,
+    tls: TlsFiles | None = None,
+    first: int = 0,
 ) -> list[Worker]:
-    """The workers that `spec` names, spawned. threads: per local process, default cores // N."""
+    """The workers that `spec` names, local ones spawned. threads: per local process, default cores // N.
+
+    tls: for remote ones, which need it. One that is named twice gets two connections.
+    first: number in the name of the first.
+    """
     workers: list[Worker] = []
     try:
         for one in spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]:
-            workers += _workers(one, len(workers), threads, memory, start_s)
+            workers += _workers(one, first + len(workers), threads, memory, start_s, tls)
     except BaseException:
         for worker in workers:
             worker.close()
@@ -41,7 +52,7 @@ def workers_from(
 
 
 def _workers(
-    spec: str | Worker, first: int, threads: int | None, memory: int, start_s: float
+    spec: str | Worker, first: int, threads: int | None, memory: int, start_s: float, tls: TlsFiles | None
 ) -> list[Worker]:
     if isinstance(spec, Worker):
         return [spec]
@@ -57,6 +68,6 @@ def _workers(
         ]
     if _DEVICE.fullmatch(spec):
         return [DeviceWorker(spec, name=f"{spec}-{first}", memory=memory)]
-    if _REMOTE.fullmatch(spec):
-        raise UsageError(f"{spec!r}: remote workers are not in this version; {_ALLOWED}")
+    if _REMOTE.fullmatch(spec) and not spec.startswith("local:"):
+        return [RemoteWorker(spec, name=f"{spec}-{first}", tls=tls)]
     raise UsageError(f"{spec!r} names no worker: {_ALLOWED}")

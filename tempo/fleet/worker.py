@@ -55,6 +55,14 @@ class Worker(ABC):
     def close(self) -> None:
         """Free all it holds; a call in progress ends with WorkerLost."""
 
+    def drop(self) -> None:
+        """Give up a connection that broke. Where `retry_s` says so, `connect` may be called again."""
+        self.close()
+
+    def retry_s(self, attempt: int) -> float | None:
+        """Seconds before try number `attempt` (from 0) to connect after a loss; None: it is gone for good."""
+        return None
+
     @property
     @abstractmethod
     def bytes_sent(self) -> int: ...

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from tempo.lowering.base import Lowering
 from tempo.report import OpRow
+from tempo.wire import limits
 
 #: A convolution with at most this many input channels works on something as good as the raw input.
 _RAW_CHANNELS = 4
@@ -30,6 +32,11 @@ class Rules:
         for size, axis in ((shape.n, "out-features"), (shape.k, "in-features"), (shape.rows, "rows")):
             if size < self.min_size:
                 return f"fewer than {self.min_size} {axis}"
+        # Rows are cut into as many jobs as it takes; groups and weights are not.
+        if shape.groups > limits.MAX_GROUPS:
+            return f"more than {limits.MAX_GROUPS} groups"
+        if shape.groups * shape.n * shape.k * torch.float64.itemsize > limits.MAX_PAYLOAD:
+            return "a weight larger than a frame"
         return None
 
     def keep_conv(self, channels: int, groups: int, unbatched_dims: int) -> str | None:

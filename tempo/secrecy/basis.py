@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import final
 
 import torch
@@ -108,7 +107,3 @@ def tile(t: Tensor, rows: Basis, columns: Basis) -> Tensor:
 def untile(t: Tensor, rows: Basis, columns: Basis) -> Tensor:
     """Undo `tile`."""
     return columns.decode(rows.decode(t, 0), 1)
-
-
-def offsets(sizes: Sequence[int]) -> list[int]:
-    return [0, *accumulate(sizes)]

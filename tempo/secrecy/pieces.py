@@ -33,11 +33,14 @@ class Desk:
     scheme: Scheme
     verifier: Verifier
     stats: Stats
+    #: Names of operands on the wire, and labels of keys: told apart, or gaps in one would tell workers
+    #: how many of the other were drawn.
     ids: Iterator[int]
+    labels: Iterator[int]
     release: Release
 
     def row_key(self, where: Selection) -> RowKey:
-        label: Label = (next(self.ids),)
+        label: Label = (next(self.labels),)
         return RowKey(self.key, self.scheme, label, where.counts)
 
     def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
@@ -50,6 +53,7 @@ class KeptRows:
     """A forward piece as backward finds it: its rows, their key, X' at its worker, its witness."""
 
     where: Selection
+    lane: int
     key: RowKey
     x: Kept
     witness: Witness
@@ -60,9 +64,17 @@ class ForwardPiece:
     """Y = X W^T on the rows `where`. keep: leave X' at the worker for dW."""
 
     def __init__(
-        self, desk: Desk, weight: SealedWeight, where: Selection, centre_G1K: Tensor | None, *, keep: bool
+        self,
+        desk: Desk,
+        weight: SealedWeight,
+        where: Selection,
+        lane: int,
+        centre_G1K: Tensor | None,
+        *,
+        keep: bool,
     ) -> None:
         self.where = where
+        self.lane = lane
         self.kept: KeptRows | None = None
         self._desk = desk
         self._weight = weight
@@ -83,7 +95,9 @@ class ForwardPiece:
             checks.expect(job)
             if self._keep:
                 witness = desk.verifier.witness(x_sealed, job.rows)
-                self.kept = KeptRows(self.where, self._row_key, Kept(operand, desk.release), witness)
+                self.kept = KeptRows(
+                    self.where, self.lane, self._row_key, Kept(operand, desk.release), witness
+                )
         return [job]
 
     def open(self, y_sealed: Tensor, y_GRN: Tensor) -> None:
@@ -106,12 +120,14 @@ class GradientPiece:
         desk: Desk,
         key: FeatureKey,
         where: Selection,
+        lane: int,
         *,
         kept: KeptRows | None = None,
         weight: SealedWeight | None = None,
         want_w: bool = False,
     ) -> None:
         self.where = where
+        self.lane = lane
         self.key = key
         self.want_x = weight is not None
         self.want_w = want_w
@@ -126,11 +142,6 @@ class GradientPiece:
     def shifted(self) -> bool:
         """X' of the forward pass is reused."""
         return self._kept is not None
-
-    def without_kept(self, *, want_x: bool, want_w: bool) -> GradientPiece:
-        """The same rows for another worker, under a fresh key: nobody holds X' any more."""
-        weight = self._weight if want_x else None
-        return GradientPiece(self._desk, self.key, self.where, weight=weight, want_w=want_w)
 
     def seal(
         self, x_GRK: Tensor | None, centre_G1K: Tensor | None, dy_GRN: Tensor, checks: Checks

@@ -10,6 +10,7 @@ Axes: G groups, R rows. A selection names, for each group, the rows it takes, as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -91,20 +92,21 @@ class Selection:
         else:
             t_GRF[group].index_copy_(0, index, rows_F)
 
-    def shards(self, width: int, smallest: int) -> tuple[list[Selection], Selection]:
-        """Cut into at most `width` shards of nearly equal rows, none with fewer than `smallest`
-        rows in a group, and what stays at home because a group has fewer rows than that."""
-        pieces: list[list[Tensor]] = [[] for _ in range(width)]
+    def shards(self, weights: Sequence[float], smallest: int) -> tuple[dict[int, Selection], Selection]:
+        """Cut into a shard for each weight, with rows in proportion, none with fewer than `smallest`
+        rows in a group, and what stays at home because a group has fewer rows than that. The shards
+        by the position of their weight; empty ones are left out."""
+        pieces: list[list[Tensor]] = [[] for _ in weights]
         home: list[Tensor] = []
         for index, count in zip(self.index, self.counts, strict=True):
             everything = torch.arange(self.total) if index is None else index
-            parts = min(width, count // max(smallest, 1)) if count else 0
-            home.append(everything if parts == 0 else everything[:0])
-            cut = list(everything.tensor_split(parts)) if parts else []
-            for shard, piece in enumerate(pieces):
-                piece.append(cut[shard] if shard < len(cut) else everything[:0])
-        shards = [Selection(self._normal(piece), self.total) for piece in pieces]
-        return [s for s in shards if not s.empty], Selection(self._normal(home), self.total)
+            sizes = apportion(count, weights, max(smallest, 1))
+            home.append(everything[sum(sizes) :])
+            for piece, part in zip(pieces, everything[: sum(sizes)].split(sizes), strict=True):
+                piece.append(part)
+        shards = {lane: Selection(self._normal(piece), self.total) for lane, piece in enumerate(pieces)}
+        kept_home = Selection(self._normal(home), self.total)
+        return {lane: shard for lane, shard in shards.items() if not shard.empty}, kept_home
 
     def _normal(self, index: list[Tensor]) -> tuple[Tensor | None, ...]:
         return tuple(None if i.numel() == self.total and self.total else i for i in index)
@@ -115,6 +117,29 @@ def negligible(norms_GR: Tensor, dtype: torch.dtype) -> Tensor:
     if norms_GR.shape[1] == 0:
         return torch.zeros_like(norms_GR, dtype=torch.bool)
     return norms_GR <= NEGLIGIBLE * torch.finfo(dtype).eps * norms_GR.amax(1, keepdim=True)
+
+
+def apportion(count: int, weights: Sequence[float], smallest: int) -> list[int]:
+    """`count` in proportion to the weights, no part between 0 and `smallest`; all parts 0 if `count`
+    itself is below it. The lightest parts go first where there is not enough for all."""
+    if count < smallest:
+        return [0] * len(weights)
+    heaviest = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
+    chosen = heaviest[: max(1, count // smallest)]
+    sizes, total, before = [0] * len(weights), sum(weights[i] for i in chosen), 0.0
+    for i in chosen:
+        after = before + weights[i]
+        sizes[i] = round(count * after / total) - round(count * before / total)
+        before = after
+    for i in chosen:  # what a light part lacks, the largest gives
+        lack = smallest - sizes[i]
+        while lack > 0:
+            rich = max(chosen, key=lambda j: sizes[j])
+            given = min(lack, sizes[rich] - smallest)
+            sizes[rich] -= given
+            sizes[i] += given
+            lack -= given
+    return sizes
 
 
 def union(a: Selection, b: Selection) -> Selection:

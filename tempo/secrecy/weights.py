@@ -75,7 +75,7 @@ class Weights:
         """W' under a key of its own."""
         number = next(self._ids)
         groups, n, k = w_GNK.shape
-        key = FeatureKey(self._key, self._scheme, (number,), groups=groups, k=k, n=n)
+        key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
         w_sealed = key.seal_w(w_GNK)
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
         return SealedWeight(key, operand, self._release)

@@ -1,6 +1,8 @@
 """What may cross the trust boundary: messages, frames, limits. Shared by both sides; knows no secret."""
 
-from tempo.wire.frame import Channel, DeadlinePassed
+from tempo.wire.deadline import DeadlinePassed
+from tempo.wire.endpoint import Endpoint
+from tempo.wire.frame import Channel, Tap
 from tempo.wire.messages import (
     DTYPES,
     Bye,
@@ -21,6 +23,7 @@ from tempo.wire.messages import (
     encode,
     nbytes,
 )
+from tempo.wire.tls import Role, TlsFiles, TlsRefused, Why
 
 __all__ = [
     "DTYPES",
@@ -28,6 +31,7 @@ __all__ = [
     "Channel",
     "Compute",
     "DeadlinePassed",
+    "Endpoint",
     "Evicted",
     "Hello",
     "Message",
@@ -37,7 +41,12 @@ __all__ = [
     "Reply",
     "Request",
     "Result",
+    "Role",
+    "Tap",
+    "TlsFiles",
+    "TlsRefused",
     "Welcome",
+    "Why",
     "compute_message",
     "decode_reply",
     "decode_request",

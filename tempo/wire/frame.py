@@ -18,28 +18,37 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from tempo.errors import ProtocolError, WorkerLost
 from tempo.wire import limits
+from tempo.wire.deadline import DeadlinePassed
 from tempo.wire.messages import Message, encode
+from tempo.wire.tls import TlsRefused, Why, refusal
 
 _PREFIX = struct.Struct(">Q")
+PREFIX_BYTES = _PREFIX.size
 _PAYLOAD_BITS = 40
 _SEND_BUFFER = 4 << 20
 _SCRATCH = 1 << 20
+# One write under ssl: small enough for its time-out to be set anew often, large enough to cost nothing.
+_PIECE = 1 << 20
+# A socket's time-out is set anew, a system call, only when it may be this wrong.
+_SLACK_S = 0.05
+_LAST_WORDS_S = 0.5
+#: First bytes of a TLS handshake and of a TLS alert: lengths over any limit, read as a prefix.
+_TLS_RECORDS = (b"\x16\x03", b"\x15\x03")
 
 M = TypeVar("M", bound=Message)
-
-
-class DeadlinePassed(WorkerLost):
-    """The peer is there, but a frame took longer than it may. The connection is out of step."""
+#: Sees each piece of the stream as it arrived or left (what a worker's recorder is).
+Tap = Callable[[Literal["arrived", "left"], memoryview], None]
 
 
 def prefix(header: int, payload: int) -> bytes:
@@ -47,9 +56,27 @@ def prefix(header: int, payload: int) -> bytes:
     return _PREFIX.pack(header << _PAYLOAD_BITS | payload)
 
 
+def lengths(first: bytes | bytearray) -> tuple[int, int]:
+    """Of the header and of the payload, as a prefix claims them."""
+    (both,) = _PREFIX.unpack(first)
+    return both >> _PAYLOAD_BITS, both & ((1 << _PAYLOAD_BITS) - 1)
+
+
 def as_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without a copy."""
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
+
+
+def let_it_read(sock: socket.socket) -> None:
+    """Leave the peer a moment to read our last words. Closing over bytes of its that nobody read would
+    reset the connection, and it would learn nothing."""
+    until = time.monotonic() + _LAST_WORDS_S
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        while (left := until - time.monotonic()) > 0:
+            sock.settimeout(left)
+            if not socket.socket.recv(sock, 1 << 16):  # past TLS, whose state may be lost
+                return
 
 
 @final
@@ -60,9 +87,17 @@ class Channel(Generic[M]):
     After any error the stream is out of step and must be closed.
     """
 
-    def __init__(self, sock: socket.socket, decode: Callable[[bytes | bytearray], M]) -> None:
+    def __init__(
+        self, sock: socket.socket, decode: Callable[[bytes | bytearray], M], tap: Tap | None = None
+    ) -> None:
         self._sock = sock
         self._decode = decode
+        self._tap = tap
+        self._set_until = 0.0  # until when the socket's time-out, set last, may be relied on
+        self._deadline: float | None = 0.0  # which deadline it was set for
+        self._inside = False
+        self._closed = False
+        self.idle = False  # waits for a frame to begin
         self.pending = 0  # bytes of the current payload that were not read yet
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -85,14 +120,15 @@ class Channel(Generic[M]):
 
     def send_raw(self, data: bytes | memoryview, *, deadline: float) -> None:
         """Bytes as they are: the body of `send`, and what a lying worker uses."""
-        try:
-            self._sock.settimeout(_remaining(deadline))
-            self._sock.sendall(data)  # its time-out covers the whole, not each write
-        except TimeoutError:
-            raise DeadlinePassed("the peer did not take a frame before its deadline") from None
-        except OSError as error:
-            raise WorkerLost(f"the connection broke while sending ({_name(error)})") from None
-        self.bytes_sent += len(data)
+        view = memoryview(data)
+        with self._touching("sending", "the peer did not take a frame before its deadline"):
+            while view:  # under ssl a time-out covers one write only, hence pieces
+                self._limit(deadline)
+                count = self._sock.send(view[:_PIECE])
+                if self._tap is not None:
+                    self._tap("left", view[:count])
+                self.bytes_sent += count
+                view = view[count:]
 
     def receive(self, deadline: float | None) -> tuple[M, int]:
         """The next message and the length of its payload, which the caller has to `fill` or `drain`.
@@ -103,12 +139,15 @@ class Channel(Generic[M]):
             raise ProtocolError(f"{self.pending} bytes of the last payload were not read")
         first = bytearray(_PREFIX.size)
         view = memoryview(first)
+        self.idle = True
+        self._read(view[:1], deadline)
+        self.idle = False
         if deadline is None:
-            self._read(view[:1], None)
-            deadline, view = time.monotonic() + limits.FRAME_SECONDS, view[1:]
-        self._read(view, deadline)
-        (both,) = _PREFIX.unpack(first)
-        length, payload = both >> _PAYLOAD_BITS, both & ((1 << _PAYLOAD_BITS) - 1)
+            deadline = time.monotonic() + limits.FRAME_SECONDS
+        self._read(view[1:], deadline)
+        if bytes(first[:2]) in _TLS_RECORDS and not isinstance(self._sock, ssl.SSLSocket):
+            raise TlsRefused(Why.UNASKED)
+        length, payload = lengths(first)
         if length > limits.MAX_HEADER or payload > limits.MAX_PAYLOAD:
             raise ProtocolError(
                 f"a frame claims a header of {length} and a payload of {payload} bytes; "
@@ -143,37 +182,65 @@ class Channel(Generic[M]):
         while True:
             self._read(memoryview(bytearray(1)), None)
 
+    def leave(self) -> None:
+        """Close once the peer had a moment to read our last message."""
+        if not self._closed:
+            let_it_read(self._sock)
+        self.close()
+
     def close(self) -> None:
-        """Close, and wake a thread of this process that waits in `send` or `receive`."""
+        """Close, and wake a thread of this process that waits in `send` or `receive`.
+
+        The descriptor is closed by the last one out: OpenSSL would read on from its number, which may
+        belong to another connection by then.
+        """
+        self._closed = True
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+            # Not SSLSocket's own shutdown, which takes its state away from under the other thread.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        if not self._inside:
+            self._sock.close()
 
     def abandon(self) -> None:
         """Drop this process's handle and leave the connection to the process it was forked from."""
         self._sock.close()
 
     def _read(self, view: memoryview, deadline: float | None) -> None:
-        try:
+        with self._touching("receiving", "a frame did not arrive before its deadline"):
             while view:
-                self._sock.settimeout(None if deadline is None else _remaining(deadline))
+                self._limit(deadline)
                 count = self._sock.recv_into(view)
                 if not count:
                     raise WorkerLost("the peer closed the connection")
+                if self._tap is not None:
+                    self._tap("arrived", view[:count])
                 self.bytes_received += count
                 view = view[count:]
+
+    def _limit(self, deadline: float | None) -> None:
+        """Let the next call on the socket take until the deadline, give or take _SLACK_S."""
+        now = time.monotonic()
+        if deadline is not None and deadline <= now:
+            raise TimeoutError
+        if deadline != self._deadline or now > self._set_until:
+            self._sock.settimeout(None if deadline is None else deadline - now)
+            self._deadline, self._set_until = deadline, now + _SLACK_S
+
+    @contextlib.contextmanager
+    def _touching(self, doing: str, late: str) -> Iterator[None]:
+        self._inside = True
+        try:
+            if self._closed:
+                raise WorkerLost("the connection is closed")
+            yield
         except TimeoutError:
-            raise DeadlinePassed("a frame did not arrive before its deadline") from None
-        except OSError as error:
-            raise WorkerLost(f"the connection broke while receiving ({_name(error)})") from None
-
-
-def _remaining(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
-
-
-def _name(error: OSError) -> str:
-    return type(error).__name__
+            raise DeadlinePassed(late) from None
+        except (OSError, ValueError) as error:  # ValueError: a socket that another thread closed
+            refused = refusal(error) if isinstance(error, OSError) else None
+            raise refused or WorkerLost(
+                f"the connection broke while {doing} ({type(error).__name__})"
+            ) from None
+        finally:
+            self._inside = False
+            if self._closed:
+                self._sock.close()

@@ -29,6 +29,12 @@ FRAME_SECONDS = 60.0
 #: Bytes per second that a payload is expected to reach on the slowest link.
 MIN_RATE = 1_000_000.0
 
+#: Seconds for the TLS handshake, and again for Hello. Blocks: peers that connect and stay silent.
+HANDSHAKE_SECONDS = 10.0
+#: Handshakes under way on one worker. Over it a random one is dropped for the newcomer. Blocks: a flood of
+#: strangers that takes memory and threads, or keeps the master out for long.
+MAX_HANDSHAKES = 16
+
 
 def frame_seconds(payload: int) -> float:
     """Time that a whole frame may take."""

@@ -42,8 +42,9 @@ DTYPES: Mapping[DtypeName, torch.dtype] = MappingProxyType({"f32": torch.float32
 _NAMES: Mapping[torch.dtype, DtypeName] = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
 #: Why a worker says no. version: another protocol. malformed: the request breaks a rule. memory: it
-#: does not fit this worker. failed: the device could not compute it.
-Code = Literal["version", "malformed", "memory", "failed"]
+#: does not fit this worker. failed: the device could not compute it. busy: no connection is free. role:
+#: the certificate is not a master's.
+Code = Literal["version", "malformed", "memory", "failed", "busy", "role"]
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower, tag_field="is"):

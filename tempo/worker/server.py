@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,26 +39,50 @@ def send_result(channel: Connection, request: Compute, result: Tensor) -> None:
     channel.send(Result(request.job), (result,), deadline=_deadline(result.nbytes))
 
 
-def serve(channel: Connection, executor: Executor, answer: Answer = send_result) -> None:
-    """Serve one master until it says Bye, breaks the protocol or is gone."""
+def serve(
+    channel: Connection,
+    executor: Executor,
+    answer: Answer = send_result,
+    *,
+    hello_s: float | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> str:
+    """Serve one master until it says Bye, breaks the protocol or is gone. Returns which, for a log.
+
+    hello_s: how long Hello may take; None: for ever. stopping: asked between two frames.
+    """
     try:
-        if _greet(channel):
-            while _one(channel, executor, answer):
+        if _greet(channel, hello_s, None):
+            while not stopping() and _one(channel, executor, answer):
                 pass
-    except ProtocolError:
+        return "closed"
+    except ProtocolError as error:
         _refuse_and_leave(channel)
-    except WorkerLost:
-        pass  # the master closed, stalled or died: nobody is left to tell
+        return f"closed: it broke the protocol: {error}"
+    except WorkerLost as error:  # the master closed, stalled or died: nobody is left to tell
+        return f"closed: {error}"
     finally:
         channel.close()
 
 
-def _greet(channel: Connection) -> bool:
-    message, _ = channel.receive(None)
+def turn_away(channel: Connection, code: Literal["busy", "role"], hello_s: float) -> None:
+    """Hear one Hello and say why it gets no further."""
+    try:
+        _greet(channel, hello_s, Refused(code))
+    except (ProtocolError, WorkerLost):
+        pass
+    finally:
+        channel.close()
+
+
+def _greet(channel: Connection, seconds: float | None, refusal: Refused | None) -> bool:
+    message, _ = channel.receive(None if seconds is None else time.monotonic() + seconds)
     if not isinstance(message, Hello):
         raise ProtocolError("the first message is Hello")
     if message.version != limits.VERSION:
-        _reply(channel, Refused("version"))
+        refusal = Refused("version")
+    if refusal is not None:
+        _reply(channel, refusal)
         return False
     _reply(channel, Welcome(limits.VERSION, float32="fp32", float64="fp64"))
     return True
@@ -119,6 +144,7 @@ def _reply(channel: Connection, message: Message) -> None:
 def _refuse_and_leave(channel: Connection) -> None:
     with contextlib.suppress(WorkerLost):  # it may not wait to be told
         _reply(channel, Refused("malformed"))
+        channel.leave()
 
 
 def _deadline(payload: int) -> float:

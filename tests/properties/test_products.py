@@ -127,9 +127,9 @@ def test_partial_gradients_of_shards_add_up():
     )
     key, scheme = key_of(2), scheme_of("mixing")
     weight = FeatureKey(key, scheme, ("w",), groups=2, k=70, n=65)
-    shards, _ = Selection.where(torch.rand(2, 300, generator=g) < 0.8).shards(3, 64)
+    shards, _ = Selection.where(torch.rand(2, 300, generator=g) < 0.8).shards([1.0] * 3, 64)
     total, mask = 0, torch.zeros(2, 300, dtype=torch.bool)
-    for i, shard in enumerate(shards):
+    for i, shard in shards.items():
         rows = RowKey(key, scheme, ("r", i), shard.counts)
         a = rows.bases()
         x_sealed = rows.seal_x(a, weight.b, [shard.take(x, j) for j in range(2)])

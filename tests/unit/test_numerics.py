@@ -51,7 +51,7 @@ def run(name, scheme):
         block=CONFIG.block,
     )
     with Fleet([DeviceWorker("cpu", name="w")], FleetSettings()) as fleet, torch.no_grad():
-        desk = Desk(key, sch, Verifier(key, CONFIG.probes), stats, ids, fleet.release)
+        desk = Desk(key, sch, Verifier(key, CONFIG.probes), stats, ids, itertools.count(1), fleet.release)
         engine = Engine(
             desk,
             fleet,

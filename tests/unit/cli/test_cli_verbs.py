@@ -15,6 +15,10 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
+    "worker": [
+        *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
+        *("--max-connections", "--unsafe-plaintext", "--json"),
+    ],
 }
 
 
@@ -29,7 +33,7 @@ def test_options_are_frozen() -> None:
 
 
 def test_defaults_of_demo() -> None:
-    (demo,) = typer.main.get_command(cli.app).commands.values()
+    demo = typer.main.get_command(cli.app).commands["demo"]
     defaults = {p.name: p.default for p in demo.params}
     assert defaults == {
         "fast": False,

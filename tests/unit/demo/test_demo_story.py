@@ -12,6 +12,7 @@ import torch
 from tempo.demo import plots, promises
 from tempo.demo import run as story
 from tempo.demo.data import ImageSet, digits
+from tempo.demo.diary import Diary
 from tempo.demo.model import resnet
 from tempo.demo.train import TrainResult, accuracy, train
 from tempo.demo.workers import Killer
@@ -197,7 +198,7 @@ def test_diary_reads_each_event_once() -> None:
 
     made = outcome().report
     reports = iter([made, dataclasses.replace(made, encodings=36, encodings_without_key_shift=72)])
-    diary = story._Diary(lambda: next(reports), Watcher())
+    diary = Diary(lambda: next(reports), Watcher())
     diary.after(0)
     diary.after(1)
     assert len(Watcher.said) == 1

@@ -191,8 +191,8 @@ def test_a_bad_spec_says_what_is_allowed(spec):
         workers_from(spec)
 
 
-def test_remote_workers_are_not_in_this_version():
-    with pytest.raises(UsageError, match="not in this version"):
+def test_a_remote_worker_needs_certificates():
+    with pytest.raises(UsageError, match="needs certificates"):
         workers_from("gpu-a:7443")
 
 

@@ -6,17 +6,18 @@ sent twice under different keys that could be compared, and nothing unfit leaves
 
 import hashlib
 import itertools
+import time
 
 import pytest
 import torch
 
 from tempo.engine import Engine
 from tempo.errors import IntegrityError, NoWorkersLeft
-from tempo.fleet import DeviceWorker, Fleet, FleetSettings, Worker
+from tempo.fleet import DeviceWorker, Fleet, FleetSettings, OperandsEvicted, Worker
 from tempo.integrity import Verifier
 from tempo.lowering.bmm import Bmm
 from tempo.lowering.linear import Linear
-from tempo.ops import Op, Unverified
+from tempo.ops import Job, Op, Operand, Unverified
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk, KeptRows
 from tempo.secrecy.scheme import scheme_from
@@ -78,7 +79,7 @@ class House:
         self.spy = self.spies[0]
         self.fleet = Fleet(self.spies, FleetSettings())
         sch = scheme_from(scheme, spread=2**0.5, chunk=8192, smallest=64, rounds=2, block=64)
-        desk = Desk(key, sch, Verifier(key, 2), self.stats, ids, self.fleet.release)
+        desk = Desk(key, sch, Verifier(key, 2), self.stats, ids, itertools.count(1), self.fleet.release)
         self.weights = Weights(key, sch, ids, self.fleet.release, uses)
         self.engine = Engine(desk, self.fleet, self.weights, key_shift=key_shift, local_fallback=fallback)
 
@@ -187,7 +188,7 @@ def test_a_second_backward_seals_under_fresh_keys():
         before = dict(house.spy.tensors)
         house.backward(ticket, X, w, DY + 1e-9)
         fresh = [t for number, t in house.spy.tensors.items() if number not in before]
-        assert sorted(tuple(t.shape) for t in fresh) == [(256, 80), (256, 96)]
+        assert sorted(tuple(t.shape) for t in fresh) == [(1, 96, 80), (256, 80), (256, 96), (256, 96)]
         for t in fresh:
             for old in before.values():
                 if old.shape == t.shape:
@@ -542,3 +543,80 @@ def test_many_zero_rows_cost_an_encoding_instead():
         _, dw = house.backward(ticket, X, w.detach(), dy)
         assert house.stats.count("encoded_x") == encoded + 1
         torch.testing.assert_close(dw, dy.mT @ X, rtol=1e-9, atol=1e-9)
+
+
+# ---- what hostile review found -----------------------------------------------------------------
+
+
+class Forgetful(Spy):
+    """Claims to have dropped every operand that it is referred to for dW."""
+
+    def run(self, job, ship, deadline):
+        if job.op is Op.GRAD_W and job.right.id not in ship:
+            raise OperandsEvicted(self.name, (job.right.id,))
+        return super().run(job, ship, deadline)
+
+
+@pytest.mark.security
+def test_a_worker_that_claims_evictions_does_not_see_x_twice_under_one_basis():
+    house = House()
+    forgetful = Forgetful("forgetful")
+    house.fleet.add(forgetful)
+    house.fleet.remove("spy0")
+    with house:
+        w, x, dy = parameter(), X[:70], DY[:70]  # fewer rows than features
+        y, ticket = house.forward(x, w)
+        dx, dw = house.backward(ticket, x, w.detach(), dy)
+        torch.testing.assert_close(dx, dy @ w.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dw, dy.mT @ x, rtol=1e-9, atol=1e-9)
+        first = forgetful.sent(Op.PRODUCT, "left")[0]
+        second = forgetful.sent(Op.GRAD_W, "right")[0]
+        # Under one B both span the same 70 dimensions, and A2 A1^-1 could be solved for.
+        assert torch.linalg.matrix_rank(torch.cat([first, second])) == 80
+
+
+@pytest.mark.security
+def test_a_lie_about_dw_that_another_worker_could_redo_is_sealed_anew():
+    """After a hedged forward two workers hold X', and the check of dW is good for one reply only."""
+    w = parameter()
+    with House(spies=2) as house:
+        y, ticket = house.forward(X[:100], w)  # one shard
+        (kept,) = ticket.kept
+        holder, other = house.spies if kept.x.operand.id in house.spies[0].tensors else reversed(house.spies)
+        # As a hedge would have left it: the other worker holds X' too.
+        x_sealed = holder.tensors[kept.x.operand.id]
+        runner = next(r for r in house.fleet._runners if r.name == other.name)
+        other._inner.run(
+            Job(
+                Op.PRODUCT,
+                Operand(kept.x.operand.id, tuple(x_sealed.shape), x_sealed.dtype, x_sealed, keep=True),
+                ticket.weight.operand,
+                kept.where.counts,
+            ),
+            frozenset({kept.x.operand.id, ticket.weight.operand.id}),
+            1e18,
+        )
+        runner._held.add(kept.x.operand.id)
+        holder.lie = lambda t: 1.01 * t
+        dx, dw = house.backward(ticket, X[:100], w.detach(), DY[:100])
+        torch.testing.assert_close(dw, DY[:100].mT @ X[:100], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dx, DY[:100] @ w.detach(), rtol=1e-9, atol=1e-9)
+        assert house.stats.count("checks_failed") >= 1
+
+
+def test_releases_reach_a_worker_that_gets_no_jobs():
+    with House(spies=2) as house:
+        w = parameter()
+        for _ in range(5):
+            step(house, X[:100], w, DY[:100])  # one shard: one worker idles
+        time.sleep(1.5)
+        assert all(len(runner._released) == 0 for runner in house.fleet._runners)
+
+
+def test_zero_weights_stay_home():
+    with House() as house:
+        w = torch.nn.Parameter(torch.zeros(96, 80, dtype=torch.float64))
+        y, ticket = house.forward(X, w)
+        assert ticket.reason == "all weights are zero"
+        assert not house.spy.jobs
+        assert bool((y == 0).all())

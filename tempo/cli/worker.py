@@ -1,0 +1,147 @@
+"""`tempo worker`: lend a device to masters on other hosts; `ca` and `issue`: certificates for trials."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tempo.cli.output import document, print_json, stderr, stdout
+from tempo.errors import UsageError
+
+if TYPE_CHECKING:
+    from tempo.wire import TlsFiles
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
+
+
+class RoleName(StrEnum):
+    worker = "worker"
+    master = "master"
+
+
+@app.callback(invoke_without_command=True)
+def worker(
+    context: typer.Context,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT, [V6]:PORT, unix:/PATH or vsock:CID:PORT (CID any: all).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda:0.")] = "cpu",
+    cert: Annotated[Path | None, typer.Option(help="This worker's certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key, PEM, unencrypted.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The authority that signs masters, PEM.")] = None,
+    memory: Annotated[str, typer.Option(help="Of all operands and results: bytes, or 512M.")] = "4G",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
+    record: Annotated[Path | None, typer.Option(help="Folder for all that arrives and leaves.")] = None,
+    max_connections: Annotated[int, typer.Option(min=1, help="Each has an even share of memory.")] = 4,
+    unsafe_plaintext: Annotated[
+        bool, typer.Option("--unsafe-plaintext", help="No TLS: anyone may connect, anyone may listen in.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print where it listens as one JSON object.")
+    ] = False,
+) -> None:
+    """Lend a device to masters on other hosts, until SIGTERM or Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    if listen is None:
+        raise UsageError("say where: tempo worker --listen HOST:PORT (tempo worker --help)")
+    files = _tls_files(cert, key, ca)
+    if files is not None and unsafe_plaintext:
+        raise UsageError("--unsafe-plaintext and certificates exclude each other: leave one out")
+    import torch
+
+    from tempo.wire import Endpoint
+    from tempo.worker.listener import Listener, ListenSettings
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("highest")
+    settings = ListenSettings(
+        endpoint=Endpoint.parse(listen),
+        device=device,
+        memory=_nbytes(memory),
+        max_connections=max_connections,
+        tls=files,
+        unsafe_plaintext=unsafe_plaintext,
+        record=record,
+    )
+    listener = Listener(settings, lambda line: stderr().print(line, markup=False, soft_wrap=True))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        listener.stop()
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for frames under way
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    row = {
+        "listening": str(listener.endpoint),
+        "device": device,
+        "tls": files is not None,
+        "memory_bytes": settings.memory,
+        "max_connections": max_connections,
+    }
+    if as_json:
+        print_json(document("worker", [row]))
+    else:
+        plain = "" if files else ", without TLS"
+        stdout().print(
+            f"Listening on {listener.endpoint}, device {device}{plain}.", markup=False, soft_wrap=True
+        )
+    listener.serve()
+
+
+@app.command("ca")
+def make_ca(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for ca.pem and ca.key.")],
+    days: Annotated[int, typer.Option(min=1, max=36500, help="Until it expires.")] = 3650,
+    force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+) -> None:
+    """Make a development authority."""
+    from tempo.wire.authority import make_authority
+
+    path = make_authority(folder, days=days, force=force)
+    stdout().print(f"Written: {path}, and ca.key, which stays with you alone.", markup=False, soft_wrap=True)
+
+
+@app.command("issue")
+def issue_certificate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the authority.")],
+    name: Annotated[str, typer.Option(help="Of the worker or master, for logs.")],
+    role: Annotated[RoleName, typer.Option(help="A certificate serves one side only.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address that masters dial; vsock-CID for a vsock. [default: NAME]"),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Until it expires.")] = 90,
+    force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+) -> None:
+    """Issue a certificate and its key."""
+    from tempo.wire.authority import issue
+
+    files = issue(folder, name, role.value, host or (), days=days, force=force)
+    stdout().print(f"Written: {files.cert}, {files.key}", markup=False, soft_wrap=True)
+
+
+def _tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
+    if cert is None and key is None and ca is None:
+        return None
+    if cert is None or key is None or ca is None:
+        raise UsageError("--cert, --key and --ca are given together")
+    from tempo.wire import TlsFiles
+
+    return TlsFiles(cert, key, ca)
+
+
+def _nbytes(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,15})([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UsageError(f"--memory {text!r}: expected bytes, or 512M, 16G")
+    return int(found[1]) << _UNITS[found[2].upper()]
