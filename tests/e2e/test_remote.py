@@ -158,16 +158,27 @@ def test_training_on_another_host(pki, hosts):
             assert line, process.stderr.read()
             text += line
         assert json.loads(text)["rows"][0]["listening"] == where
-        done = subprocess.run(
-            [*inside[0], sys.executable, str(SCRIPT), *map(str, (master.cert, master.key, master.ca)), where],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr
-        assert_trained(json.loads(done.stdout))
+
+        def on_the_other_host(what):
+            keys = map(str, (master.cert, master.key, master.ca))
+            done = subprocess.run(
+                [*inside[0], sys.executable, str(SCRIPT), what, *keys, where],
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+                env=environment,
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        assert_trained(on_the_other_host("small"))
+        demo = on_the_other_host("demo")
+        for ours, plain, allowed in zip(demo["tempo"], demo["plain"], demo["allowed"], strict=True):
+            assert abs(ours - plain) <= allowed
+        assert demo["plain"][-1] < demo["plain"][0]
+        assert (demo["checks_failed"], demo["local_fallbacks"]) == (0, 0)
+        assert demo["encodings"][1] > 1.9 * demo["encodings"][0], "key shift halves the encodings"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0

@@ -57,15 +57,17 @@ def unknown_commands(text: str) -> list[str]:
                 wanted = [w for w in words[1:] if "=" not in w and not w.startswith("-")]
                 found += [f"make {each}: no such target" for each in wanted if each not in targets]
             elif words[:1] == ["tempo"] and words[1:2] and not words[1].startswith("-"):
-                command = group.commands.get(words[1])
+                command, verb = group.commands.get(words[1]), words.pop(1)
                 if command is None:
-                    found.append(f"tempo {words[1]}: no such verb")
+                    found.append(f"tempo {verb}: no such verb")
                     continue
+                if words[1:2] and words[1] in getattr(command, "commands", {}):
+                    command, verb = command.commands[words[1]], f"{verb} {words.pop(1)}"
                 known = {"--help"} | {
                     option for p in command.params for option in [*p.opts, *p.secondary_opts]
                 }
-                given = [w.partition("=")[0] for w in words[2:] if w.startswith("-")]
-                found += [f"tempo {words[1]} {each}: no such option" for each in given if each not in known]
+                given = [w.partition("=")[0] for w in words[1:] if w.startswith("-")]
+                found += [f"tempo {verb} {each}: no such option" for each in given if each not in known]
     return found
 
 
@@ -80,6 +82,7 @@ def test_document(path: Path) -> None:
         ("[a](nowhere.md)", "there is no nowhere.md"),
         ("[a](#gone)\n# Here", "no such heading"),
         ("```sh\ntempo fly\n```", "tempo fly: no such verb"),
+        ("```sh\ntempo worker issue pki --nam x\n```", "tempo worker issue --nam: no such option"),
         ("```bash\n$ tempo demo --slow  # slowly\n```", "--slow: no such option"),
         ("```sh\nmake coffee\n```", "make coffee: no such target"),
     ],
