@@ -91,8 +91,6 @@ class Backward:
         with self._desk.stats.timed("lower"):
             return self._lowering.lower_w(self._w)
 
-    # -- plan ------------------------------------------------------------------------------------
-
     def plan(self) -> list[GradientPiece]:
         """The pieces to send; rows that stay are computed here at once."""
         everything = Selection.everything(*self._norms_dy.shape)
@@ -104,7 +102,7 @@ class Backward:
             return []
         live = self._rows_to_send(self._norms_dy)
         if not self._engine.key_shift:
-            of_x = self._fresh_dx(live, self._new_weight) if self._want_x else []
+            of_x = self._counted(self._fresh_dx(live, self._new_weight)) if self._want_x else []
             return of_x + (self._fresh_dw(live & self._live_x) if self._want_w else [])
         # C has hidden one dY of this graph; another one gets a W' of its own.
         weight = self._new_weight if self._second and self._want_x else weight
@@ -129,16 +127,19 @@ class Backward:
                     )
                 )
             else:
-                pieces += self._fresh_dw(rows & live) + self._fresh_dx(rows & live, weight)
+                pieces += self._fresh_dw(rows & live)
+                pieces += self._counted(self._fresh_dx(rows & live, weight))
         if any(piece.shifted for piece in pieces):
             products = self._want_w + self._want_x
             for encoded in [("dy",), ()][:products]:
                 self._engine.count_product(*encoded)
-        return pieces + self._plan_rest(rest, weight)
+        shifted = any(piece.shifted and piece.want_x for piece in pieces)
+        return pieces + self._plan_rest(rest, weight, counted=shifted)
 
-    def _plan_rest(self, rest: Tensor, weight: SealedWeight) -> list[GradientPiece]:
+    def _plan_rest(self, rest: Tensor, weight: SealedWeight, *, counted: bool) -> list[GradientPiece]:
         """Rows of dY that no kept X stands for. Their dW: only rows kept at home in forward have an X;
-        where nothing is kept at the workers (second backward), every row may."""
+        where nothing is kept at the workers (second backward), every row may. counted: the other rows of
+        the same dY, and their dX, are in the account already."""
         if not rest.any():
             return []
         home = self._ticket.home
@@ -146,6 +147,7 @@ class Backward:
         if self._want_w:
             self._at_home(Selection.where(rest & at_home), want_x=False, want_w=True)
         pieces = self._fresh_dx(rest, weight)
+        pieces = pieces if counted else self._counted(pieces)
         if self._want_w and not self._kept:
             pieces += self._fresh_dw(rest & ~at_home & self._live_x)
         return pieces
@@ -165,9 +167,13 @@ class Backward:
             return []
         shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
         self._at_home(home, want_x=True, want_w=False)
-        if shards:
-            self._engine.count_product("dy")
         return [GradientPiece(self._desk, weight.key, where, lane, weight=weight) for lane, where in shards]
+
+    def _counted(self, pieces: list[GradientPiece]) -> list[GradientPiece]:
+        """Enter pieces of dX as a product of their own, for which dY was encoded."""
+        if pieces:
+            self._engine.count_product("dy")
+        return pieces
 
     def _fresh_dw(self, rows_GR: Tensor) -> list[GradientPiece]:
         """dW of these rows under keys that are fresh on every axis: X was sealed under B before."""
@@ -186,8 +192,6 @@ class Backward:
     def _rows_to_send(self, norms_GR: Tensor) -> Tensor:
         """(G, R) bool."""
         return self._engine.rows_to_send(self._lowering, norms_GR, self._dy_GRN.dtype).mask()
-
-    # -- run -------------------------------------------------------------------------------------
 
     def run(self, pieces: list[GradientPiece]) -> list[GradientPiece]:
         """One round over the fleet. Pieces that must be sealed again."""
@@ -214,7 +218,7 @@ class Backward:
                 rows = piece.where.mask()
                 rows = rows if self._decoy_GR is None else rows & ~self._decoy_GR
                 again += self._fresh_dw(rows) if "w" in failed else []
-                again += self._fresh_dx(rows, self._new_weight) if "x" in failed else []
+                again += self._counted(self._fresh_dx(rows, self._new_weight)) if "x" in failed else []
             else:
                 self._engine.require_fallback(next(iter(failed.values())))
                 self._at_home(piece.where, want_x="x" in failed, want_w="w" in failed)
@@ -265,8 +269,6 @@ class Backward:
                     where.put(self._dx_GRK, g, dy @ self._w_GNK[g])
                 if want_w and self._dw_GNK is not None:
                     self._dw_GNK[g].addmm_(dy.mT, where.take(self._x_GRK, g))
-
-    # -- finish ----------------------------------------------------------------------------------
 
     def finish(self) -> tuple[Tensor | None, Tensor | None]:
         stats, dw = self._desk.stats, self._dw_GNK
