@@ -18,6 +18,7 @@ from rich.console import Console
 from tempo.cli.output import document, print_json, table
 from tempo.config import Config
 from tempo.integrity import Verifier
+from tempo.kernels import threads_for
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.rows import Selection
@@ -78,7 +79,8 @@ def measure(scheme_name: str, shape: tuple[int, int, int], repeats: int) -> list
     memcpy = median_seconds(lambda: copy.copy_(x), 5 * repeats)
     result = []
     for name, work in passes.items():
-        seconds = median_seconds(work, repeats)
+        with threads_for(rows * features):  # as the engine does
+            seconds = median_seconds(work, repeats)
         values = (scheme_name, name, list(shape), "float32", seconds, memcpy, seconds / memcpy)
         result.append(dict(zip(COLUMNS, (*values, torch.get_num_threads()), strict=True)))
     return result
