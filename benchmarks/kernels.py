@@ -22,7 +22,6 @@ from tempo.kernels import threads_for
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.rows import Selection
-from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.seal import FeatureKey, RowKey, open_rows
 
 SHAPES = ((1, 25088, 768), (1, 4096, 4096), (36, 1024, 64))
@@ -41,15 +40,8 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 def measure(scheme_name: str, shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]]:
     groups, rows, features = shape
-    key, config = SessionKey(), Config()
-    scheme = scheme_from(
-        scheme_name,
-        spread=config.spread,
-        chunk=config.chunk,
-        smallest=config.min_size,
-        rounds=config.rounds,
-        block=config.block,
-    )
+    key, config = SessionKey(), Config(scheme=scheme_name)
+    scheme = config.make_scheme()
     x = torch.randn(groups, rows, features)
     copy = torch.empty_like(x)
     parts = list(x)

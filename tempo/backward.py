@@ -129,12 +129,12 @@ class Backward:
             else:
                 pieces += self._fresh_dw(rows & live)
                 pieces += self._counted(self._fresh_dx(rows & live, weight))
-        if any(piece.shifted for piece in pieces):
-            products = self._want_w + self._want_x
-            for encoded in [("dy",), ()][:products]:
-                self._engine.count_product(*encoded)
-        shifted = any(piece.shifted and piece.want_x for piece in pieces)
-        return pieces + self._plan_rest(rest, weight, counted=shifted)
+        shifted = any(piece.shifted for piece in pieces)
+        if shifted:
+            self._engine.count_product("dy")
+            if self._want_w and self._want_x:
+                self._engine.count_product()  # the second product of the same dY
+        return pieces + self._plan_rest(rest, weight, counted=shifted and self._want_x)
 
     def _plan_rest(self, rest: Tensor, weight: SealedWeight, *, counted: bool) -> list[GradientPiece]:
         """Rows of dY that no kept X stands for. Their dW: only rows kept at home in forward have an X;

@@ -7,7 +7,7 @@ from typing import Any
 
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
-from tempo.secrecy.scheme import SCHEMES
+from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
 
 #: Condition of a basis that a session accepts: float32 results keep four digits in the mean.
 _WORST_GROWTH = 1024.0
@@ -80,3 +80,14 @@ class Config:
             if name not in known:
                 raise UsageError(f"unknown setting {name!r}. There are: {', '.join(sorted(known))}")
         return replace(self, **options)
+
+    def make_scheme(self) -> Scheme:
+        """How the bases of a session with these settings are drawn."""
+        return scheme_from(
+            self.scheme,
+            spread=self.spread,
+            chunk=self.chunk,
+            smallest=self.min_size,
+            rounds=self.rounds,
+            block=self.block,
+        )

@@ -22,7 +22,6 @@ from tempo.nn.protect import protect, unprotect
 from tempo.report import Report
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
-from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 
@@ -62,14 +61,7 @@ class Session:
         self._closed = False
         ids = itertools.count(1)
         key = SessionKey()
-        scheme = scheme_from(
-            config.scheme,
-            spread=config.spread,
-            chunk=config.chunk,
-            smallest=config.min_size,
-            rounds=config.rounds,
-            block=config.block,
-        )
+        scheme = config.make_scheme()
         self._tls = tls
         first = workers_from(workers, tls=tls)
         self._workers = len(first)  # that were ever named, so that names stay unique

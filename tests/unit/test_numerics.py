@@ -16,7 +16,6 @@ from tempo.lowering import lower_conv, lower_linear, lower_matmul
 from tempo.numerics import GROWTH, amplification, loss_tolerance, result_tolerance
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
-from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 
@@ -42,14 +41,7 @@ def run(name, scheme):
     w = torch.randn(w_shape, generator=g) / math.sqrt(math.prod(w_shape[1:]))
     lowering = lower(x_shape, w_shape, **options)
     key, ids, stats = SessionKey(), itertools.count(1), Stats()
-    sch = scheme_from(
-        scheme,
-        spread=CONFIG.spread,
-        chunk=CONFIG.chunk,
-        smallest=CONFIG.min_size,
-        rounds=CONFIG.rounds,
-        block=CONFIG.block,
-    )
+    sch = CONFIG.with_options(scheme=scheme).make_scheme()
     with Fleet([DeviceWorker("cpu", name="w")], FleetSettings()) as fleet, torch.no_grad():
         desk = Desk(key, sch, Verifier(key, CONFIG.probes), stats, ids, itertools.count(1), fleet.release)
         engine = Engine(
