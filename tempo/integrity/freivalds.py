@@ -16,7 +16,7 @@ Axes: T rows of all groups, G groups, K, N features, P probes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import final
@@ -26,11 +26,9 @@ from torch import Tensor
 
 from tempo.errors import IntegrityError, UsageError
 from tempo.integrity.tolerance import Tolerance, product_tolerance
+from tempo.kernels import pieces
 from tempo.ops import Job, Op, Unverified, spans
 from tempo.secrecy.keys import Hidden, SessionKey, SingleUse
-
-#: Elements that are converted to float64 at a time: a piece that stays in the cache.
-_PIECE = 1 << 17
 
 
 @final
@@ -151,7 +149,7 @@ def _prove_grad_w(dy_TN: Tensor, witness: Witness, rows: Sequence[int]) -> _Proo
     expected = torch.zeros(len(rows), n, witness.probe_KP.shape[1], dtype=torch.float64)
     squares = torch.zeros(len(rows), n, dtype=torch.float64)
     for g, (lo, hi) in enumerate(spans(rows)):
-        for a, b in _pieces(lo, hi, n):
+        for a, b in pieces(lo, hi, n):
             piece = dy_TN[a:b].double()
             expected[g].addmm_(piece.mT, witness.projection_TP[a:b])
             squares[g] += piece.square().sum(0)
@@ -193,17 +191,11 @@ def _project(a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(a v, 2-norms of the rows of a) in float64, in pieces that stay in the cache."""
     out = torch.empty(a.shape[0], v.shape[1], dtype=torch.float64)
     norms = torch.empty(a.shape[0], dtype=torch.float64)
-    for lo, hi in _pieces(0, a.shape[0], a.shape[1]):
+    for lo, hi in pieces(0, a.shape[0], a.shape[1]):
         piece = a[lo:hi].double()
         torch.mm(piece, v, out=out[lo:hi])
         torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
     return out, norms
-
-
-def _pieces(lo: int, hi: int, width: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _PIECE // max(width, 1))
-    for first in range(lo, hi, step):
-        yield first, min(first + step, hi)
 
 
 def _group_norms(norms_T: Tensor, rows: Sequence[int]) -> Tensor:

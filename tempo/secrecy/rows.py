@@ -17,11 +17,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from tempo.kernels import pieces
+
 #: In units of eps and the largest row: docs/numerics.md, section 1.
 NEGLIGIBLE = 16.0
-
-#: Elements whose norms are taken in float64 at a time: a piece that stays in the cache.
-_PIECE = 1 << 17
 
 
 def row_norms(t_GRF: Tensor) -> Tensor:
@@ -33,10 +32,9 @@ def row_norms(t_GRF: Tensor) -> Tensor:
         if 0.0 < peak < 1e-100 or 1e100 < peak < torch.inf:
             return row_norms(t_GRF / peak) * peak
     norms = torch.empty(groups, r, dtype=torch.float64)
-    step = max(1, _PIECE // max(width, 1))
     for t_RF, out in zip(t_GRF, norms, strict=True):
-        for lo in range(0, r, step):
-            torch.linalg.vector_norm(t_RF[lo : lo + step].double(), dim=1, out=out[lo : lo + step])
+        for lo, hi in pieces(0, r, width):
+            torch.linalg.vector_norm(t_RF[lo:hi].double(), dim=1, out=out[lo:hi])
     return norms
 
 
@@ -96,15 +94,15 @@ class Selection:
         """Cut into a shard for each weight, with rows in proportion, none with fewer than `smallest`
         rows in a group, and what stays at home because a group has fewer rows than that. The shards
         by the position of their weight; empty ones are left out."""
-        pieces: list[list[Tensor]] = [[] for _ in weights]
+        cut: list[list[Tensor]] = [[] for _ in weights]
         home: list[Tensor] = []
         for index, count in zip(self.index, self.counts, strict=True):
             everything = torch.arange(self.total) if index is None else index
             sizes = apportion(count, weights, max(smallest, 1))
             home.append(everything[sum(sizes) :])
-            for piece, part in zip(pieces, everything[: sum(sizes)].split(sizes), strict=True):
+            for piece, part in zip(cut, everything[: sum(sizes)].split(sizes), strict=True):
                 piece.append(part)
-        shards = {lane: Selection(self._normal(piece), self.total) for lane, piece in enumerate(pieces)}
+        shards = {lane: Selection(self._normal(piece), self.total) for lane, piece in enumerate(cut)}
         kept_home = Selection(self._normal(home), self.total)
         return {lane: shard for lane, shard in shards.items() if not shard.empty}, kept_home
 
