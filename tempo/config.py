@@ -32,8 +32,10 @@ class Config:
     local_fallback: bool = True
     #: Entries mixed with each other per round; a power of two.
     block: int = 64
-    #: Rounds of mixing on each axis.
+    #: Rounds of mixing on axes of features.
     rounds: int = 2
+    #: Rounds of mixing on axes of rows; each after the first costs the master one more pass.
+    row_rounds: int = 2
     #: Magnitudes of secret coefficients are log-uniform in [1/spread, spread].
     spread: float = 2.0**0.5
     #: Rows within which row permutations stay.
@@ -55,12 +57,13 @@ class Config:
         require(self.scheme in SCHEMES, "scheme", f"one of {', '.join(SCHEMES)}")
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
+        require(1 <= self.row_rounds <= 8, "row_rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
-        rounds = self.rounds if self.scheme == "mixing" else 0
+        rounds = max(self.rounds, self.row_rounds) if self.scheme == "mixing" else 0
         growth = self.spread ** (2 * (rounds + 1))
         if growth > _WORST_GROWTH:
             raise UsageError(
-                f"spread = {self.spread:g} over rounds = {self.rounds} grows errors {growth:.3g} times an "
+                f"spread = {self.spread:g} over {rounds} rounds grows errors {growth:.3g} times an "
                 f"axis; at most {_WORST_GROWTH:g}: lower one of them"
             )
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
@@ -89,5 +92,6 @@ class Config:
             chunk=self.chunk,
             smallest=self.min_size,
             rounds=self.rounds,
+            row_rounds=self.row_rounds,
             block=self.block,
         )

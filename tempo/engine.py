@@ -26,7 +26,7 @@ from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job, Unverified
-from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows, add_centre
+from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
@@ -138,14 +138,13 @@ class Engine:
         pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
         outcomes = self.exchange(((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces), checks)
+        share = None if ticket.centre is None else torch.bmm(ticket.centre, w_GNK.mT)
         for piece, (outcome,) in zip(pieces, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 self.require_fallback(outcome)
                 home = union(home, piece.where)
                 continue
-            piece.open(outcome.value, y_GRN)
-            if ticket.centre is not None:
-                add_centre(y_GRN, piece.where, ticket.centre, w_GNK)
+            piece.open(outcome.value, y_GRN, share)
             if piece.kept is not None:
                 ticket.kept.append(piece.kept)
         return home, ticket

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from tempo.errors import IntegrityError, UsageError
 from tempo.integrity.tolerance import Tolerance, product_tolerance
-from tempo.kernels import pieces
+from tempo.kernels import Hidden, contract, project
 from tempo.ops import Job, Op, Unverified, spans
-from tempo.secrecy.keys import Hidden, SessionKey, SingleUse
+from tempo.secrecy.keys import SessionKey, SingleUse
 
 
 @final
@@ -71,7 +71,7 @@ class Verifier:
     def witness(self, x_TK: Tensor, rows: Sequence[int]) -> Witness:
         """Take from X, as sent, what the check of a later dW needs."""
         probe_KP = self.probe(x_TK.shape[1])
-        projection_TP, norms_T = _project(x_TK, probe_KP)
+        projection_TP, norms_T = project(x_TK, probe_KP)
         return Witness(probe_KP, projection_TP, _group_norms(norms_T, rows))
 
     def begin(self) -> Checks:
@@ -127,7 +127,7 @@ def _prove_rows(verifier: Verifier, left: Tensor, w_GIO: Tensor, rows: Sequence[
     expected, norms, right = [], [], []
     for w_IO, (lo, hi) in zip(w_GIO, spans(rows), strict=True):
         w64 = w_IO.double()
-        projection, norms_R = _project(left[lo:hi], w64 @ probe_OP)
+        projection, norms_R = project(left[lo:hi], w64 @ probe_OP)
         expected.append(projection)
         norms.append(norms_R)
         right.append(torch.linalg.vector_norm(w64).expand(hi - lo))
@@ -146,13 +146,10 @@ def _prove_grad_w(dy_TN: Tensor, witness: Witness, rows: Sequence[int]) -> _Proo
     """dY^T (X r), group after group: expected (G N, P)."""
     witness.once.spend("probe")
     n = dy_TN.shape[1]
-    expected = torch.zeros(len(rows), n, witness.probe_KP.shape[1], dtype=torch.float64)
-    squares = torch.zeros(len(rows), n, dtype=torch.float64)
+    expected = torch.empty(len(rows), n, witness.probe_KP.shape[1], dtype=torch.float64)
+    squares = torch.empty(len(rows), n, dtype=torch.float64)
     for g, (lo, hi) in enumerate(spans(rows)):
-        for a, b in pieces(lo, hi, n):
-            piece = dy_TN[a:b].double()
-            expected[g].addmm_(piece.mT, witness.projection_TP[a:b])
-            squares[g] += piece.square().sum(0)
+        expected[g], squares[g] = contract(dy_TN[lo:hi], witness.projection_TP[lo:hi])
     tolerance = product_tolerance(
         squares.sqrt_().flatten(),
         witness.frobenius_G.repeat_interleave(n),
@@ -172,7 +169,7 @@ def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
             f"the request asked for {job.result_shape} {job.left.dtype}"
         )
     width = result.shape[-1]
-    projection, _ = _project(result.reshape(-1, width), proof.probe)
+    projection, _ = project(result.reshape(-1, width), proof.probe)
     difference = (projection - proof.expected).abs()
     # NaN compares false, so it is refused as well; within an infinite tolerance anything would pass.
     allowed = proof.tolerance.calibrated
@@ -185,17 +182,6 @@ def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
         f"was sent by more than rounding explains"
         + (f", {int(beyond.sum())} of them by more than any rounding could" if beyond.any() else "")
     )
-
-
-def _project(a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """(a v, 2-norms of the rows of a) in float64, in pieces that stay in the cache."""
-    out = torch.empty(a.shape[0], v.shape[1], dtype=torch.float64)
-    norms = torch.empty(a.shape[0], dtype=torch.float64)
-    for lo, hi in pieces(0, a.shape[0], a.shape[1]):
-        piece = a[lo:hi].double()
-        torch.mm(piece, v, out=out[lo:hi])
-        torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
-    return out, norms
 
 
 def _group_norms(norms_T: Tensor, rows: Sequence[int]) -> Tensor:

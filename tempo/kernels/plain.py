@@ -1,10 +1,10 @@
-"""The passes every secret basis is made of, in plain PyTorch: their definition.
+"""The passes in plain PyTorch: their definition, and what serves where there are no native ones.
 
-Each works on one axis of a tensor of any shape and strides and returns a contiguous tensor.
+    along(t, axis, [a, ...])   each Axis on its stretch of one axis of t, any shape and strides
+    transform                  Y = E_rows (X - before) E_features^T + after
+    project, contract          what the checks need, in float64
 
-    take(t, index)[i]  = t[index[i]]                    a permutation of the axis
-    scale_(t, s)[i]    = s[i] t[i]                      in place
-    mix(t, b)          = (tail after main) t            blocks of orthonormal Hadamard H, length b
+    mix(t, b)  = (tail after main) t            blocks of orthonormal Hadamard H, length b
 
 `main` mixes the consecutive blocks of b by H. Where b does not divide the length, `tail` mixes the last
 b entries once more, overlapping its predecessor, so that no entry is left unmixed: by H D, where the
@@ -14,21 +14,88 @@ signs D of a bent function keep it from undoing main (H H = 1; H D H is flat). B
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
 import torch
 from torch import Tensor
 
+from tempo.kernels.axis import Axis, Monomial
+from tempo.kernels.pieces import pieces
+from tempo.kernels.transform import Transform
 
-def take(t: Tensor, index: Tensor, axis: int) -> Tensor:
-    return t.index_select(axis, index)
+
+def along(t: Tensor, axis: int, stretches: Sequence[Axis]) -> Tensor:
+    """A new contiguous tensor. Raises ValueError where the lengths differ."""
+    length = sum(a.length for a in stretches)
+    if t.shape[axis] != length:
+        raise ValueError(f"axis {axis} has {t.shape[axis]} entries, the basis {length}")
+    if len(stretches) == 1:
+        return _apply(t, axis, stretches[0])
+    parts = t.split([a.length for a in stretches], axis)
+    return torch.cat([_apply(p, axis, a) for p, a in zip(parts, stretches, strict=True)], axis)
 
 
-def scale_(t: Tensor, scale: Tensor, axis: int) -> Tensor:
+def transform(task: Transform) -> None:
+    source = task.source
+    if task.target.dtype != torch.bfloat16 and source.dtype == torch.bfloat16:
+        source = source.to(task.target.dtype)
+    x = source if task.source_rows is None else source.index_select(0, task.source_rows)
+    x = x if task.before is None else x - task.before
+    y = along(along(x, 0, task.rows), 1, [task.features])
+    y = y if task.after is None else y + task.after
+    if task.target_rows is None:
+        task.target.copy_(y)
+    else:
+        task.target.index_copy_(0, task.target_rows, y.to(task.target.dtype))
+
+
+def project(a_RF: Tensor, v_FP: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty(a_RF.shape[0], v_FP.shape[1], dtype=torch.float64)
+    norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
+    for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
+        piece = a_RF[lo:hi].double()
+        torch.mm(piece, v_FP, out=out[lo:hi])
+        torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
+    return out, norms
+
+
+def contract(a_RF: Tensor, q_RP: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.zeros(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
+    squares = torch.zeros(a_RF.shape[1], dtype=torch.float64)
+    for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
+        piece = a_RF[lo:hi].double()
+        out.addmm_(piece.mT, q_RP[lo:hi])
+        squares += piece.square().sum(0)
+    return out, squares
+
+
+def _apply(t: Tensor, axis: int, a: Axis) -> Tensor:
+    if a.enter is not None:
+        t = _gather(t, a.enter, axis)
+    for r in range(a.rounds):
+        t = mix(t, axis, a.block, inverse=a.inverse)
+        if r < a.rounds - 1:
+            t = _gather(t, a.middle[r], axis)
+    if a.leave is not None:
+        out = torch.empty_like(t, memory_format=torch.contiguous_format)
+        return out.index_copy_(axis, a.leave.index.long(), _scaled(t, a.leave.scale, axis))
+    return t.clone(memory_format=torch.contiguous_format) if a.enter is None and not a.rounds else t
+
+
+def _gather(t: Tensor, m: Monomial, axis: int) -> Tensor:
+    return t.index_select(axis, m.index).mul_(_broadcast(m.scale, t, axis))
+
+
+def _scaled(t: Tensor, scale: Tensor, axis: int) -> Tensor:
+    return t * _broadcast(scale, t, axis)
+
+
+def _broadcast(scale: Tensor, t: Tensor, axis: int) -> Tensor:
     shape = [1] * t.ndim
     shape[axis] = -1
-    return t.mul_(scale.to(t.dtype).view(shape))
+    return scale.to(t.dtype).view(shape)
 
 
 @lru_cache(maxsize=32)

@@ -4,91 +4,62 @@
 
 Contracting an axis of two operands, one encoded by E and one by its dual, leaves the product as it
 was: (E x)^T (E^-T w) = x^T w. That is all the key shift is.
+
+A long axis has independent maps on consecutive stretches, so that it streams in chunks.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import final
 
-import torch
 from torch import Tensor
 
-from tempo.secrecy.keys import Hidden
+from tempo.kernels import Axis, Hidden, along
 
 
-class Basis(Hidden, ABC):
-    """Abstract. `encode` and `decode` take a float32 or float64 tensor of any shape and strides,
-    whose `axis` has `length` entries, and return a new one of the same shape."""
+@final
+class Basis(Hidden):
+    """Immutable. condition: upper bound of ||E|| ||E^-1|| (2-norms), how much an error can grow."""
 
-    length: int
+    def __init__(self, stretches: Sequence[Axis], condition: float) -> None:
+        self.stretches = tuple(stretches)
+        self.condition = condition
+        self.length = sum(a.length for a in self.stretches)
 
-    @abstractmethod
-    def encode(self, t: Tensor, axis: int) -> Tensor:
-        """E along `axis`."""
+    @cached_property
+    def inverse(self) -> tuple[Axis, ...]:
+        """E^-1, stretch by stretch."""
+        return tuple(a.inverted() for a in self.stretches)
 
-    @abstractmethod
-    def decode(self, t: Tensor, axis: int) -> Tensor:
-        """E^-1 along `axis`."""
+    @cached_property
+    def _dual(self) -> Basis:
+        return Basis([a.dual() for a in self.stretches], self.condition)
 
-    @abstractmethod
     def dual(self) -> Basis:
         """The basis E^-T."""
-
-    def _require_length(self, t: Tensor, axis: int) -> None:
-        if t.shape[axis] != self.length:
-            raise ValueError(f"axis {axis} has {t.shape[axis]} entries, the basis {self.length}")
-
-    @property
-    @abstractmethod
-    def condition(self) -> float:
-        """Upper bound of ||E|| ||E^-1|| (2-norms): how much an error can grow."""
-
-
-@final
-class Identity(Basis):
-    """No secret at all: for the scheme `none`."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
+        return self._dual
 
     def encode(self, t: Tensor, axis: int) -> Tensor:
-        return t.clone(memory_format=torch.contiguous_format)
-
-    decode = encode
-
-    def dual(self) -> Basis:
-        return self
-
-    @property
-    def condition(self) -> float:
-        return 1.0
-
-
-@final
-class DirectSum(Basis):
-    """Independent bases on consecutive stretches of one axis, so that a long axis streams in chunks."""
-
-    def __init__(self, parts: Sequence[Basis]) -> None:
-        self._parts = tuple(parts)
-        self._sizes = [part.length for part in parts]
-        self.length = sum(self._sizes)
-
-    def encode(self, t: Tensor, axis: int) -> Tensor:
-        pieces = t.split(self._sizes, axis)
-        return torch.cat([b.encode(p, axis) for b, p in zip(self._parts, pieces, strict=True)], axis)
+        """E along `axis` of a float32 or float64 tensor of any shape and strides, in plain PyTorch: the
+        definition. Raises ValueError where the length differs."""
+        return along(t, axis, self.stretches)
 
     def decode(self, t: Tensor, axis: int) -> Tensor:
-        pieces = t.split(self._sizes, axis)
-        return torch.cat([b.decode(p, axis) for b, p in zip(self._parts, pieces, strict=True)], axis)
+        """E^-1 along `axis`."""
+        return along(t, axis, self.inverse)
 
-    def dual(self) -> Basis:
-        return DirectSum([part.dual() for part in self._parts])
 
-    @property
-    def condition(self) -> float:
-        return max((part.condition for part in self._parts), default=1.0)
+def identity(length: int) -> Basis:
+    """No secret at all: for the scheme `unsafe_none`."""
+    return Basis([Axis(length)], 1.0)
+
+
+def direct_sum(parts: Sequence[Basis]) -> Basis:
+    """Independent bases on consecutive stretches of one axis."""
+    stretches = [a for part in parts for a in part.stretches]
+    return Basis(stretches, max((part.condition for part in parts), default=1.0))
 
 
 def chunks(length: int, size: int) -> list[int]:
@@ -97,13 +68,3 @@ def chunks(length: int, size: int) -> list[int]:
         return [length]
     whole = length // size
     return [size] * (whole - 1) + [length - size * (whole - 1)]
-
-
-def tile(t: Tensor, rows: Basis, columns: Basis) -> Tensor:
-    """Encode both axes of a matrix: E_rows t E_columns^T."""
-    return columns.encode(rows.encode(t, 0), 1)
-
-
-def untile(t: Tensor, rows: Basis, columns: Basis) -> Tensor:
-    """Undo `tile`."""
-    return columns.decode(rows.decode(t, 0), 1)

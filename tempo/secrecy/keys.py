@@ -13,7 +13,7 @@ import hmac
 import os
 from collections.abc import Sequence
 from math import log
-from typing import NoReturn, final
+from typing import final
 
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -21,20 +21,9 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
 from tempo.errors import KeySpentError
+from tempo.kernels import Hidden, ranking
 
 Label = tuple[str | int, ...]
-
-
-class Hidden:
-    """Base of what is secret, or must not be doubled: never printed, pickled or copied."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(hidden)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} never leaves its process: it is not pickled or copied")
 
 
 @final
@@ -78,12 +67,10 @@ class Stream(Hidden):
         return ((self.words(*shape) >> 12) & ((1 << 52) - 1)).double().add_(0.5).mul_(2.0**-52)
 
     def permutations(self, lengths: Sequence[int]) -> list[Tensor]:
-        """For each length a permutation, int64: the order of random words. Two words are equal, which
+        """For each length a permutation, int32: the order of random words. Two words are equal, which
         would favour one order, with probability below length^2 / 2^65."""
         words = self.words(sum(lengths))
-        if len(set(lengths)) == 1:
-            return list(words.view(len(lengths), -1).argsort(1))
-        return [part.argsort() for part in words.split(list(lengths))]
+        return [ranking(part) for part in words.split(list(lengths))]
 
     def coefficients(self, length: int, spread: float) -> Tensor:
         """float64, random sign, magnitude log-uniform in [1/spread, spread]."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from tempo.integrity import Checks, Verifier, Witness
@@ -88,7 +87,7 @@ class ForwardPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            x_sealed = self._row_key.seal_x(self._a, key.b, _centred(x_GRK, self._centre, self.where))
+            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, self._centre)
         operand = desk.operand(x_sealed, keep=self._keep)
         job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts)
         with desk.stats.timed("check"):
@@ -100,10 +99,10 @@ class ForwardPiece:
                 )
         return [job]
 
-    def open(self, y_sealed: Tensor, y_GRN: Tensor) -> None:
-        """Decode into y_GRN, without the share of the centre."""
+    def open(self, y_sealed: Tensor, y_GRN: Tensor, share_G1N: Tensor | None) -> None:
+        """Decode into y_GRN and add the share of the centre, 1 (W c)^T."""
         with self._desk.stats.timed("decode"):
-            open_rows(y_sealed, self._a, self._weight.key.c, self.where, y_GRN)
+            open_rows(y_sealed, self._a, self._weight.key.c, self.where, y_GRN, share_G1N)
         self._a = []
 
 
@@ -151,8 +150,7 @@ class GradientPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            dy = [self.where.take(dy_GRN, g) for g in range(dy_GRN.shape[0])]
-            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy)
+            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where)
         left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
@@ -170,27 +168,10 @@ class GradientPiece:
         if x_GRK is None:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
-            x = _centred(x_GRK, centre_G1K, self.where)
-            return self._desk.operand(self._row_key.seal_x(self._a, self.key.b, x), keep=False)
+            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, centre_G1K)
+            return self._desk.operand(x_sealed, keep=False)
 
     def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:
         with self._desk.stats.timed("decode"):
             a, b = [basis.dual() for basis in self._a], [basis.dual() for basis in self.key.b]
             open_rows(dx_sealed, a, b, self.where, dx_GRK)
-
-
-def _centred(x_GRK: Tensor, centre_G1K: Tensor | None, where: Selection) -> list[Tensor]:
-    parts = [where.take(x_GRK, g) for g in range(x_GRK.shape[0])]
-    if centre_G1K is None:
-        return parts
-    return [part - c for part, c in zip(parts, centre_G1K, strict=True)]
-
-
-def add_centre(y_GRN: Tensor, where: Selection, centre_G1K: Tensor, w_GNK: Tensor) -> None:
-    """Y += 1 (W c)^T on the rows that were sent, in place."""
-    share_G1N = torch.bmm(centre_G1K, w_GNK.mT)
-    for g, (index, count) in enumerate(zip(where.index, where.counts, strict=True)):
-        if index is None:
-            y_GRN[g] += share_G1N[g]
-        elif count:
-            y_GRN[g].index_add_(0, index, share_G1N[g].expand(count, -1))

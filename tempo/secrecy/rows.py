@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import pieces
+from tempo.kernels import norms
 
 #: In units of eps and the largest row: docs/numerics.md, section 1.
 NEGLIGIBLE = 16.0
@@ -31,11 +31,9 @@ def row_norms(t_GRF: Tensor) -> Tensor:
         peak = float(torch.linalg.vector_norm(t_GRF, torch.inf))
         if 0.0 < peak < 1e-100 or 1e100 < peak < torch.inf:
             return row_norms(t_GRF / peak) * peak
-    norms = torch.empty(groups, r, dtype=torch.float64)
-    for t_RF, out in zip(t_GRF, norms, strict=True):
-        for lo, hi in pieces(0, r, width):
-            torch.linalg.vector_norm(t_RF[lo:hi].double(), dim=1, out=out[lo:hi])
-    return norms
+    if t_GRF.is_contiguous():
+        return norms(t_GRF.view(groups * r, width)).view(groups, r)
+    return torch.stack([norms(t_RF) for t_RF in t_GRF]) if groups else torch.empty(0, r, dtype=torch.float64)
 
 
 @final

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 from tempo.errors import UsageError
-from tempo.secrecy.basis import Basis, DirectSum, Identity, chunks
-from tempo.secrecy.dense import DENSE, Dense
+from tempo.secrecy.basis import Basis, chunks, direct_sum, identity
 from tempo.secrecy.keys import Stream
-from tempo.secrecy.mixing import Mixing
-from tempo.secrecy.monomial import Monomial
+from tempo.secrecy.mixing import mixing_bases
+from tempo.secrecy.monomial import monomial_bases
 
 
 class Scheme(ABC):
@@ -30,19 +29,18 @@ class Scheme(ABC):
         self._chunk = chunk
 
     @abstractmethod
-    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        """Independent bases of axes of these lengths."""
-
     def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        """Bases of axes of features."""
-        return [Dense.of(b) if b.length <= DENSE else b for b in self.bases(stream, lengths)]
+        """Independent bases of axes of features."""
+
+    @abstractmethod
+    def _stretches(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        """Independent bases of chunks of rows."""
 
     def rows(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
         """Bases of axes of rows: chunks of a long axis are independent."""
         sizes = [chunks(length, self._chunk) for length in lengths]
-        parts = iter(self.bases(stream, [n for several in sizes for n in several]))
-        sums = [[next(parts) for _ in several] for several in sizes]
-        return [several[0] if len(several) == 1 else DirectSum(several) for several in sums]
+        parts = iter(self._stretches(stream, [n for several in sizes for n in several]))
+        return [direct_sum([next(parts) for _ in several]) for several in sizes]
 
 
 @final
@@ -54,8 +52,10 @@ class MonomialScheme(Scheme):
         super().__init__(chunk=chunk, smallest=smallest)
         self._spread = spread
 
-    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        return list(Monomial.draw(stream, lengths, self._spread))
+    def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return monomial_bases(stream, lengths, spread=self._spread)
+
+    _stretches = features
 
 
 @final
@@ -63,15 +63,20 @@ class MixingScheme(Scheme):
     name = "mixing"
     blurs_rows = True
 
-    def __init__(self, *, spread: float, chunk: int, smallest: int, rounds: int, block: int) -> None:
+    def __init__(
+        self, *, spread: float, chunk: int, smallest: int, rounds: int, row_rounds: int, block: int
+    ) -> None:
         super().__init__(chunk=chunk, smallest=smallest)
         self._spread = spread
         self._rounds = rounds
+        self._row_rounds = row_rounds
         self._block = block
 
-    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        drawn = Mixing.draw(stream, lengths, spread=self._spread, rounds=self._rounds, block=self._block)
-        return list(drawn)
+    def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return mixing_bases(stream, lengths, spread=self._spread, rounds=self._rounds, block=self._block)
+
+    def _stretches(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return mixing_bases(stream, lengths, spread=self._spread, rounds=self._row_rounds, block=self._block)
 
 
 @final
@@ -81,18 +86,29 @@ class UnsafeNone(Scheme):
     name = "unsafe_none"
     blurs_rows = False
 
-    def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        return [Identity(length) for length in lengths]
+    def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return [identity(length) for length in lengths]
+
+    _stretches = features
 
 
 SCHEMES = ("mixing", "monomial", "unsafe_none")
 
 
-def scheme_from(name: str, *, spread: float, chunk: int, smallest: int, rounds: int, block: int) -> Scheme:
+def scheme_from(
+    name: str, *, spread: float, chunk: int, smallest: int, rounds: int, row_rounds: int, block: int
+) -> Scheme:
     """The scheme of that name. Raises UsageError."""
     match name:
         case "mixing":
-            return MixingScheme(spread=spread, chunk=chunk, smallest=smallest, rounds=rounds, block=block)
+            return MixingScheme(
+                spread=spread,
+                chunk=chunk,
+                smallest=smallest,
+                rounds=rounds,
+                row_rounds=row_rounds,
+                block=block,
+            )
         case "monomial":
             return MonomialScheme(spread=spread, chunk=chunk, smallest=smallest)
         case "unsafe_none":

@@ -20,9 +20,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from tempo.kernels import Hidden, Transform, transform
 from tempo.ops import spans
-from tempo.secrecy.basis import Basis, tile, untile
-from tempo.secrecy.keys import Hidden, Label, SessionKey, SingleUse
+from tempo.secrecy.basis import Basis
+from tempo.secrecy.keys import Label, SessionKey, SingleUse
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
 
@@ -46,11 +47,25 @@ class FeatureKey(Hidden):
     def seal_w(self, w_GNK: Tensor) -> Tensor:
         """W' = C W B*^T. Raises KeySpentError the second time."""
         self._once.spend("W")
-        return torch.stack([tile(w, c, b.dual()) for w, b, c in zip(w_GNK, self.b, self.c, strict=True)])
+        out = torch.empty(w_GNK.shape, dtype=w_GNK.dtype)
+        transform(
+            [
+                Transform(rows(w), o, c.stretches, b.dual().stretches[0])
+                for w, o, b, c in zip(w_GNK, out, self.b, self.c, strict=True)
+            ]
+        )
+        return out
 
     def open_dw(self, dw_GNK: Tensor) -> Tensor:
         """dW from the sum of the workers' dW' (without the share of the centre)."""
-        return torch.stack([untile(dw, c.dual(), b) for dw, b, c in zip(dw_GNK, self.b, self.c, strict=True)])
+        out = torch.empty_like(dw_GNK)
+        transform(
+            [
+                Transform(dw, o, c.dual().inverse, b.inverse[0])
+                for dw, o, b, c in zip(dw_GNK, out, self.b, self.c, strict=True)
+            ]
+        )
+        return out
 
 
 @final
@@ -70,31 +85,75 @@ class RowKey(Hidden):
         stream = self._key.stream(("rows", *self._label))
         return self._scheme.rows(stream, self._rows)
 
-    def seal_x(self, a: Sequence[Basis], b: Sequence[Basis], x: Sequence[Tensor]) -> Tensor:
-        """X' = A X B^T (T, K). Raises KeySpentError the second time."""
+    def seal_x(
+        self,
+        a: Sequence[Basis],
+        b: Sequence[Basis],
+        x_GRK: Tensor,
+        where: Selection,
+        centre_G1K: Tensor | None = None,
+    ) -> Tensor:
+        """X' = A (X - 1 c^T) B^T (T, K) of the rows `where`. Raises KeySpentError the second time."""
         self._once.spend("X")
-        return self._seal(a, b, x)
+        return self._seal(a, b, x_GRK, where, centre_G1K)
 
-    def seal_dy(self, a: Sequence[Basis], c: Sequence[Basis], dy: Sequence[Tensor]) -> Tensor:
-        """dY' = A* dY C*^T (T, N). Raises KeySpentError the second time."""
+    def seal_dy(self, a: Sequence[Basis], c: Sequence[Basis], dy_GRN: Tensor, where: Selection) -> Tensor:
+        """dY' = A* dY C*^T (T, N) of the rows `where`. Raises KeySpentError the second time."""
         self._once.spend("dY")
-        return self._seal([basis.dual() for basis in a], [basis.dual() for basis in c], dy)
+        return self._seal([basis.dual() for basis in a], [basis.dual() for basis in c], dy_GRN, where, None)
 
-    def _seal(self, rows: Sequence[Basis], features: Sequence[Basis], parts: Sequence[Tensor]) -> Tensor:
-        out = parts[0].new_empty(sum(self._rows), parts[0].shape[1])
-        for part, row, feature, (lo, hi) in zip(parts, rows, features, spans(self._rows), strict=True):
-            if hi > lo:
-                out[lo:hi] = tile(part, row, feature)
+    def _seal(
+        self,
+        rows_: Sequence[Basis],
+        features: Sequence[Basis],
+        t_GRF: Tensor,
+        where: Selection,
+        centre_G1F: Tensor | None,
+    ) -> Tensor:
+        out = t_GRF.new_empty(sum(self._rows), t_GRF.shape[2])
+        transform(
+            [
+                Transform(
+                    rows(t_GRF[g]),
+                    out[lo:hi],
+                    rows_[g].stretches,
+                    features[g].stretches[0],
+                    source_rows=where.index[g],
+                    before=None if centre_G1F is None else centre_G1F[g, 0],
+                )
+                for g, (lo, hi) in enumerate(spans(self._rows))
+            ]
+        )
         return out
 
 
 def open_rows(
-    sealed_TF: Tensor, rows: Sequence[Basis], features: Sequence[Basis], where: Selection, out_GRF: Tensor
+    sealed_TF: Tensor,
+    rows_: Sequence[Basis],
+    features: Sequence[Basis],
+    where: Selection,
+    out_GRF: Tensor,
+    shift_G1F: Tensor | None = None,
 ) -> None:
-    """Decode Y' (bases A, C) or dX' (A*, B*) and put the rows where they belong."""
-    for g, (lo, hi) in enumerate(spans(where.counts)):
-        if hi > lo:
-            where.put(out_GRF, g, untile(sealed_TF[lo:hi], rows[g], features[g]))
+    """Decode Y' (bases A, C) or dX' (A*, B*), add the shift and put the rows where they belong."""
+    transform(
+        [
+            Transform(
+                sealed_TF[lo:hi],
+                out_GRF[g],
+                rows_[g].inverse,
+                features[g].inverse[0],
+                target_rows=where.index[g],
+                after=None if shift_G1F is None else shift_G1F[g, 0],
+            )
+            for g, (lo, hi) in enumerate(spans(where.counts))
+        ]
+    )
+
+
+def rows(t: Tensor) -> Tensor:
+    """A matrix with unit stride along its rows."""
+    return t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous()
 
 
 def draw_centre(key: SessionKey, label: Label, x_GRK: Tensor, where: Selection) -> Tensor:

@@ -1,0 +1,54 @@
+"""Builds the native passes (tempo/kernels/cpp): one translation unit per instruction set, one library.
+
+Without a C++ compiler the package installs all the same and computes in plain PyTorch; `tempo doctor`
+says so. No -march=native: the instruction set is chosen at run time.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CPP = Path("tempo/kernels/cpp")
+FLAGS = [
+    "-std=c++17", "-O3", "-g0", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-Wall",
+    "-Wno-uninitialized", "-Wno-maybe-uninitialized",  # false alarms in GCC's own headers of intrinsics
+]  # fmt: skip
+SETS = {"portable": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    SETS["avx2"] = ["-mavx2", "-mfma"]
+    SETS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"]
+
+
+class BuildPasses(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        common = [str(CPP / "dispatch.cpp"), str(CPP / "ranking.cpp")]
+        objects = self.compiler.compile(common, self.build_temp, extra_postargs=FLAGS)
+        for name, flags in SETS.items():
+            objects += self.compiler.compile(
+                [str(CPP / "passes.cpp")],
+                str(Path(self.build_temp) / name),
+                macros=[("TEMPO_ISA", name)],
+                extra_postargs=FLAGS + flags,
+            )
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            objects, str(target), extra_postargs=["-fopenmp", "-s"], target_lang="c++"
+        )
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "tempo.kernels._passes",
+            [str(path) for path in sorted(CPP.glob("*.cpp"))],
+            depends=[str(path) for path in sorted(CPP.glob("*.h"))],
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildPasses},
+)

@@ -1,0 +1,183 @@
+"""The native passes (tempo/kernels/cpp), through ctypes, which leaves the interpreter lock meanwhile.
+
+This file is the only one that hands out addresses: sizes and types were checked before (Transform),
+and every tensor stays referenced until the call returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Sequence
+from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_void_p, pointer
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from tempo.kernels.axis import Axis, Monomial
+from tempo.kernels.transform import Transform
+
+_TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+#: As in cpp/abi.h.
+MAX_BLOCK: Final = 128
+#: The fastest first.
+SETS: Final = ("avx512", "avx2", "portable")
+
+
+class _Axis(ctypes.Structure):
+    _fields_ = (
+        ("length", c_int64),
+        *((f"{part}_{what}", c_void_p) for part in ("in", "middle", "out") for what in ("index", "scale")),
+        ("rounds", c_int32),
+        ("block", c_int32),
+        ("inverse", c_int32),
+    )
+
+
+class _Transform(ctypes.Structure):
+    _fields_ = (
+        ("source", c_void_p),
+        ("target", c_void_p),
+        ("source_stride", c_int64),
+        ("target_stride", c_int64),
+        ("source_rows", c_void_p),
+        ("target_rows", c_void_p),
+        ("rows", POINTER(_Axis)),
+        ("stretches", c_int64),
+        ("features", POINTER(_Axis)),
+        ("width", c_int64),
+        ("before", c_void_p),
+        ("after", c_void_p),
+        ("source_type", c_int32),
+        ("target_type", c_int32),
+    )
+
+
+def _check_struct(first: str, second: str) -> Any:
+    names = ("a", first, "out", second)
+    return (
+        *((name, c_void_p) for name in names),
+        *((name, c_int64) for name in ("rows", "width", "stride")),
+        ("type", c_int32),
+        ("probes", c_int32),
+    )
+
+
+class _Projection(ctypes.Structure):
+    _fields_ = _check_struct("v", "norms")
+
+
+class _Contraction(ctypes.Structure):
+    _fields_ = _check_struct("q", "squares")
+
+
+class _Passes(ctypes.Structure):
+    _fields_ = (
+        ("name", c_char_p),
+        ("transform", ctypes.CFUNCTYPE(c_int, POINTER(_Transform), c_int64, c_int)),
+        ("project", ctypes.CFUNCTYPE(c_int, POINTER(_Projection), c_int)),
+        ("contract", ctypes.CFUNCTYPE(c_int, POINTER(_Contraction), c_int)),
+    )
+
+
+@final
+class Native:
+    """Passes of one instruction set. Raises OSError where the library or the instructions are missing."""
+
+    def __init__(self, name: str) -> None:
+        spec = importlib.util.find_spec("tempo.kernels._passes")
+        if spec is None or spec.origin is None:
+            raise OSError("the native passes were not built: install a C++ compiler and Tempo again")
+        library = ctypes.CDLL(spec.origin)
+        library.tempo_passes.restype = POINTER(_Passes)
+        library.tempo_passes.argtypes = [c_char_p]
+        library.tempo_ranking.argtypes = [c_void_p, c_void_p, c_int64]
+        table = library.tempo_passes(name.encode())
+        if not table:
+            raise OSError(f"this processor lacks {name}")
+        self.name = name
+        self._library = library
+        self._passes = table.contents
+
+    def fits(self, axis: Axis) -> bool:
+        """Whether the passes can apply this axis."""
+        return axis.rounds == 0 or axis.block <= MAX_BLOCK
+
+    def transform(self, tasks: Sequence[Transform], threads: int) -> None:
+        """All of one dtype; rows have one round at most. features of 0 rounds without monomials are
+        left alone."""
+        structs = (_Transform * len(tasks))()
+        alive: list[object] = []
+        for struct, task in zip(structs, tasks, strict=True):
+            rows = (_Axis * len(task.rows))(*[_native(a, task.dtype) for a in task.rows])
+            feature = None if _trivial(task.features) else pointer(_native(task.features, task.dtype))
+            alive += [rows, feature]
+            struct.source, struct.target = task.source.data_ptr(), task.target.data_ptr()
+            struct.source_stride, struct.target_stride = task.source.stride(0), task.target.stride(0)
+            struct.source_rows, struct.target_rows = _at(task.source_rows), _at(task.target_rows)
+            struct.rows, struct.stretches = rows, len(task.rows)
+            if feature is not None:
+                struct.features = feature
+            struct.width = task.features.length
+            struct.before, struct.after = _at(task.before), _at(task.after)
+            struct.source_type = _TYPES[task.source.dtype]
+            struct.target_type = _TYPES[task.target.dtype]
+        _done(self._passes.transform(structs, len(tasks), threads))
+
+    def ranking(self, words: Tensor) -> Tensor:
+        words = words.contiguous()
+        index = torch.empty(words.numel(), dtype=torch.int32)
+        _done(self._library.tempo_ranking(words.data_ptr(), index.data_ptr(), words.numel()))
+        return index
+
+    def project(self, a_RF: Tensor, v_FP: Tensor, threads: int) -> tuple[Tensor, Tensor]:
+        v_PF = v_FP.mT.contiguous()
+        out = torch.empty(a_RF.shape[0], v_PF.shape[0], dtype=torch.float64)
+        norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
+        _done(self._passes.project(byref(_Projection(*_check_fields(a_RF, v_PF, out, norms))), threads))
+        return out, norms
+
+    def contract(self, a_RF: Tensor, q_RP: Tensor, threads: int) -> tuple[Tensor, Tensor]:
+        q_RP = q_RP.contiguous()
+        out = torch.empty(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
+        squares = torch.empty(a_RF.shape[1], dtype=torch.float64)
+        _done(self._passes.contract(byref(_Contraction(*_check_fields(a_RF, q_RP, out, squares))), threads))
+        return out, squares
+
+
+def _check_fields(a_RF: Tensor, probes: Tensor, out: Tensor, norms: Tensor) -> tuple[Any, ...]:
+    sizes = (a_RF.shape[0], a_RF.shape[1], a_RF.stride(0), _TYPES[a_RF.dtype], out.shape[1])
+    return (a_RF.data_ptr(), probes.data_ptr(), out.data_ptr(), norms.data_ptr(), *sizes)
+
+
+def _native(axis: Axis, dtype: torch.dtype) -> _Axis:
+    """The C form of an axis, made once for each dtype."""
+    made = axis.native.get(dtype)
+    if made is None:
+        middle = None
+        if axis.middle:
+            middle = Monomial(
+                torch.cat([m.index for m in axis.middle]), torch.cat([m.scale for m in axis.middle])
+            )
+        parts = [
+            None if m is None else (m.index.contiguous(), m.scale.to(dtype).contiguous())
+            for m in (axis.enter, middle, axis.leave)
+        ]
+        pointers = [_at(t) for part in parts for t in (part or (None, None))]
+        struct = _Axis(axis.length, *pointers, axis.rounds, axis.block, axis.inverse)
+        made = axis.native[dtype] = (struct, parts)
+    return made[0]
+
+
+def _trivial(axis: Axis) -> bool:
+    return axis.rounds == 0 and axis.enter is None and axis.leave is None
+
+
+def _at(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def _done(failed: int) -> None:
+    if failed:
+        raise MemoryError("a pass found no memory to work in")
