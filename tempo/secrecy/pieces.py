@@ -16,6 +16,7 @@ from torch import Tensor
 from tempo.integrity import Checks, Verifier, Witness
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.basis import Basis
+from tempo.secrecy.form import FULL, Form, Precision
 from tempo.secrecy.keys import Label, SessionKey
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
@@ -38,23 +39,26 @@ class Desk:
     ids: Iterator[int]
     labels: Iterator[int]
     release: Release
+    precision: Precision = FULL
 
     def row_key(self, where: Selection) -> RowKey:
         label: Label = (next(self.labels),)
         return RowKey(self.key, self.scheme, label, where.counts)
 
-    def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
-        return Operand(next(self.ids), tuple(tensor.shape), tensor.dtype, tensor, keep)
+    def operand(self, tensor: Tensor, form: Form, *, keep: bool) -> Operand:
+        """`tensor` as it is sent: checks and witnesses take it from here."""
+        return Operand(next(self.ids), tuple(tensor.shape), form.dtype, tensor.to(form.dtype), keep)
 
 
 @final
 @dataclass(slots=True, eq=False)
 class KeptRows:
-    """A forward piece as backward finds it: its rows, their key, X' at its worker, its witness."""
+    """A forward piece as backward finds it: its rows, their key and form, X' at its worker, its witness."""
 
     where: Selection
     lane: int
     key: RowKey
+    form: Form
     x: Kept
     witness: Witness
 
@@ -70,6 +74,7 @@ class ForwardPiece:
         where: Selection,
         lane: int,
         centre_G1K: Tensor | None,
+        form: Form,
         *,
         keep: bool,
     ) -> None:
@@ -79,6 +84,7 @@ class ForwardPiece:
         self._desk = desk
         self._weight = weight
         self._centre = centre_G1K
+        self._form = form
         self._keep = keep
         self._row_key = desk.row_key(where)
         self._a: list[Basis] = []
@@ -89,21 +95,21 @@ class ForwardPiece:
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
             x_sealed = self._row_key.seal_x(self._a, key.b, _centred(x_GRK, self._centre, self.where))
-        operand = desk.operand(x_sealed, keep=self._keep)
-        job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts)
+            operand = desk.operand(x_sealed, self._form, keep=self._keep)
+        arithmetic = self._form.arithmetic
+        job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts, arithmetic)
         with desk.stats.timed("check"):
             checks.expect(job)
-            if self._keep:
-                witness = desk.verifier.witness(x_sealed, job.rows)
-                self.kept = KeptRows(
-                    self.where, self.lane, self._row_key, Kept(operand, desk.release), witness
-                )
+            if self._keep and operand.tensor is not None:
+                witness = desk.verifier.witness(operand.tensor, job.rows, arithmetic)
+                kept = Kept(operand, desk.release)
+                self.kept = KeptRows(self.where, self.lane, self._row_key, self._form, kept, witness)
         return [job]
 
     def open(self, y_sealed: Tensor, y_GRN: Tensor) -> None:
         """Decode into y_GRN, without the share of the centre."""
         with self._desk.stats.timed("decode"):
-            open_rows(y_sealed, self._a, self._weight.key.c, self.where, y_GRN)
+            open_rows(y_sealed.to(y_GRN.dtype), self._a, self._weight.key.c, self.where, y_GRN)
         self._a = []
 
 
@@ -112,7 +118,7 @@ class GradientPiece:
     """dX = dY W and dW = dY^T X on the rows `where`, whichever of the two are wanted.
 
     With `kept` the worker has X' already (key shift); otherwise X is sealed again under a fresh key.
-    `key` holds B and C; `weight` is needed for dX alone.
+    `key` holds B and C; `weight` is needed for dX alone. forms: of X and of dY.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class GradientPiece:
         key: FeatureKey,
         where: Selection,
         lane: int,
+        forms: tuple[Form, Form],
         *,
         kept: KeptRows | None = None,
         weight: SealedWeight | None = None,
@@ -132,6 +139,7 @@ class GradientPiece:
         self.want_x = weight is not None
         self.want_w = want_w
         self._desk = desk
+        self._form_x, self._form_dy = kept.form if kept else forms[0], forms[1]
         self._kept = kept
         self._weight = weight
         self._row_key = kept.key if kept else desk.row_key(where)
@@ -153,14 +161,16 @@ class GradientPiece:
         with desk.stats.timed("encode"):
             dy = [self.where.take(dy_GRN, g) for g in range(dy_GRN.shape[0])]
             dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy)
-        left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
+            left = desk.operand(dy_sealed, self._form_dy, keep=self.want_w and self.want_x)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
         if self.want_w:
             right = self._kept.x.operand if self._kept else self._seal_x(x_GRK, centre_G1K)
-            jobs.append(Job(Op.GRAD_W, left, right, self.where.counts))
+            both = self._form_x.arithmetic.stricter(self._form_dy.arithmetic)
+            jobs.append(Job(Op.GRAD_W, left, right, self.where.counts, both))
         if self._weight is not None:
-            jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts))
+            own = self._form_dy.arithmetic
+            jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts, own))
         with desk.stats.timed("check"):
             for job in jobs:
                 checks.expect(job, self._kept.witness if self._kept and job.op is Op.GRAD_W else None)
@@ -171,12 +181,13 @@ class GradientPiece:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
             x = _centred(x_GRK, centre_G1K, self.where)
-            return self._desk.operand(self._row_key.seal_x(self._a, self.key.b, x), keep=False)
+            x_sealed = self._row_key.seal_x(self._a, self.key.b, x)
+            return self._desk.operand(x_sealed, self._form_x, keep=False)
 
     def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:
         with self._desk.stats.timed("decode"):
             a, b = [basis.dual() for basis in self._a], [basis.dual() for basis in self.key.b]
-            open_rows(dx_sealed, a, b, self.where, dx_GRK)
+            open_rows(dx_sealed.to(dx_GRK.dtype), a, b, self.where, dx_GRK)
 
 
 def _centred(x_GRK: Tensor, centre_G1K: Tensor | None, where: Selection) -> list[Tensor]:

@@ -1,0 +1,87 @@
+"""In which numbers the operands of one operation are sent: wire dtype and arithmetic, operand by operand.
+
+Rows are mixed in blocks, so what rounding does to a row is relative to the largest row of its block: one
+that is EVEN times smaller has lost as many times the precision. Rows that differ by more are sent in
+float32 and multiplied in float32. W has no such rows: a rounded W' errs relative to each result.
+
+    setting           even rows              uneven rows    W
+    wire bf16         bfloat16               float32        bfloat16
+    arithmetic tf32   float32, may be TF32   float32        float32
+    arithmetic bf16   float32, may be bf16   float32        float32
+
+Layers whose maps amplify errors (Winograd F(4,3)) meet no bfloat16: TF32 at most. float64 is never
+narrowed. So one W' serves all products of an epoch, whatever their rows are like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from tempo.lowering.base import Lowering
+from tempo.ops import Arithmetic
+from tempo.secrecy.rows import Selection
+
+#: Rows of a group that differ by more than this factor are sent in float32 (DESIGN.md, Scales).
+EVEN: Final = 30.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Of the rows of one operand: the dtype they are sent in, and what a worker may round them to."""
+
+    dtype: torch.dtype
+    arithmetic: Arithmetic = Arithmetic.FP32
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Of a session: the dtype that float32 operands and results cross the boundary in, and what a
+    worker may round float32 operands to."""
+
+    wire: torch.dtype = torch.float32
+    arithmetic: Arithmetic = Arithmetic.FP32
+
+    @property
+    def full(self) -> bool:
+        """Nothing is ever rounded below float32."""
+        return self.wire == torch.float32 and self.arithmetic is Arithmetic.FP32
+
+    def weight(self, lowering: Lowering, dtype: torch.dtype) -> torch.dtype:
+        """In which W' is sent. dtype: of W."""
+        return self._best(lowering, dtype).dtype
+
+    def rows(self, lowering: Lowering, norms_GR: Tensor, sent: Selection, dtype: torch.dtype) -> Form:
+        """For X or dY of which the rows `sent` go out. norms_GR: of all rows. dtype: of the operand."""
+        best = self._best(lowering, dtype)
+        full = Form(dtype)
+        return best if best == full or even(norms_GR, sent) else full
+
+    def _best(self, lowering: Lowering, dtype: torch.dtype) -> Form:
+        """For the most even of rows."""
+        if dtype != torch.float32:
+            return Form(dtype)
+        if not lowering.delicate:
+            # What is sent as bfloat16 is multiplied as sent.
+            return Form(self.wire) if self.wire != dtype else Form(dtype, self.arithmetic)
+        coarse = self.arithmetic is not Arithmetic.FP32 and self.wire == dtype
+        return Form(dtype, Arithmetic.TF32 if coarse else Arithmetic.FP32)
+
+
+#: Nothing is rounded.
+FULL: Final = Precision()
+
+
+def even(norms_GR: Tensor, sent: Selection) -> bool:
+    """The rows that are sent differ by EVEN times at most, group by group."""
+    for norms_R, index, count in zip(norms_GR, sent.index, sent.counts, strict=True):
+        if count:
+            norms = norms_R if index is None else norms_R[index]
+            if not bool(norms.amax() <= EVEN * norms.amin()):
+                return False
+    return True
