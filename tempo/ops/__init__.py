@@ -1,7 +1,7 @@
 """The one operation that crosses the trust boundary. Shared by both sides; knows no secret."""
 
 from tempo.ops.arithmetic import Arithmetic, result_dtype
-from tempo.ops.compute import compute
+from tempo.ops.devices import compute
 from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans

@@ -8,8 +8,8 @@
     float32, bfloat16    as sent                       float32     float32           float32
 
 A bfloat16 result is rounded once, from the float32 sum. dW stays in float32: it has N K entries beside
-the T (K + N) of the rows, it is a partial sum that the master adds to others, and its check then has
-float32's tolerance, 2^15 times closer than a rounded result admits (docs/numerics.md, section 5).
+the 2 T (K + N) of the rows that cross in a step, it is a partial sum that the master adds to others, and
+its check is closer than that of a rounded result up to some 20,000 rows (docs/numerics.md, section 5).
 """
 
 from __future__ import annotations

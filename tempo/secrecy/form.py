@@ -54,15 +54,15 @@ class Precision:
 
     def weight(self, lowering: Lowering, dtype: torch.dtype) -> torch.dtype:
         """In which W' is sent. dtype: of W."""
-        return self._best(lowering, dtype).dtype
+        return self.best(lowering, dtype).dtype
 
     def rows(self, lowering: Lowering, norms_GR: Tensor, sent: Selection, dtype: torch.dtype) -> Form:
         """For X or dY of which the rows `sent` go out. norms_GR: of all rows. dtype: of the operand."""
-        best = self._best(lowering, dtype)
+        best = self.best(lowering, dtype)
         full = Form(dtype)
         return best if best == full or even(norms_GR, sent) else full
 
-    def _best(self, lowering: Lowering, dtype: torch.dtype) -> Form:
+    def best(self, lowering: Lowering, dtype: torch.dtype) -> Form:
         """For the most even of rows."""
         if dtype != torch.float32:
             return Form(dtype)

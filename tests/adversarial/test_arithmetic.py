@@ -11,10 +11,8 @@ import torch
 
 from tempo.errors import IntegrityError
 from tempo.integrity import Verifier
-from tempo.ops import Arithmetic, Job, Op, Operand, Unverified, compute, result_dtype
+from tempo.ops import Arithmetic, Job, Op, Operand, Unverified, compute
 from tempo.secrecy.keys import SessionKey
-from tempo.secrecy.scheme import scheme_from
-from tempo.secrecy.seal import FeatureKey, RowKey
 
 pytestmark = pytest.mark.security
 
@@ -155,3 +153,134 @@ def test_a_worker_on_bfloat16_operands_is_never_accused(kinds):
         assert not refused(verifier, j, reply), name
     print(f"{kinds}: {count} rows, largest ratio {worst[0]:.3f} ({worst[1]})")
     assert worst[0] < 1
+
+
+def test_wide_products_are_judged_as_well_as_narrow_ones():
+    """Inner and outer lengths of thousands: the ratios stay where they are."""
+    g, verifier = generator(3), Verifier(key_of("wide"), 2)
+    for rows, k, n in [((64,), 8192, 64), ((64,), 64, 8192), ((4096,), 64, 64)]:
+        x, w, dy = normal(g, sum(rows), k), normal(g, 1, n, k), normal(g, sum(rows), n)
+        for op, pair in ((Op.PRODUCT, (x, w)), (Op.GRAD_X, (dy, w)), (Op.GRAD_W, (dy, x))):
+            for rounds, arithmetic in WORKERS.values():
+                j = job(op, *pair, rows, arithmetic)
+                assert float(judged(verifier, j, answer(j, rounds)).max()) < 0.9
+            narrow = [t.to(BF16) for t in pair]
+            j = job(op, *narrow, rows)
+            assert float(judged(verifier, j, compute(op, *narrow, rows)).max()) < 0.9
+
+
+# ---- less than was asked for ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rounds", "asked", "widest"),
+    [
+        (bf16, Arithmetic.FP32, 4096),
+        (bf16, Arithmetic.TF32, 4096),
+        (tf32, Arithmetic.FP32, 2048),
+        (tf32_cut_off, Arithmetic.FP32, 2048),
+    ],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+@pytest.mark.parametrize("op", Op)
+def test_a_worker_that_computes_in_less_than_was_asked_is_caught(op, rounds, asked, widest):
+    """Up to an inner length of `widest`. Beyond it a float32 sum may err as much (docs/numerics.md)."""
+    for inner in (64, 768, widest):
+        g, t, other = generator(inner), 256, 128
+        left, right = {
+            Op.PRODUCT: ((t, inner), (1, other, inner)),
+            Op.GRAD_X: ((t, inner), (1, inner, other)),
+            Op.GRAD_W: ((inner, t), (inner, other)),
+        }[op]
+        rows = (inner,) if op is Op.GRAD_W else (t,)
+        j = job(op, normal(g, *left), normal(g, *right), rows, asked)
+        verifier = Verifier(key_of(("less", inner)), 2)
+        assert refused(verifier, j, answer(j, rounds)), inner
+        assert not refused(verifier, j, answer(j)), inner
+
+
+def test_a_float32_result_of_bfloat16_operands_is_held_to_float32():
+    """Over 512 rows a lie of a thousandth of dW is found, which a bfloat16 result would hide."""
+    g = generator(4)
+    dy, x = normal(g, 512, 64).to(BF16), normal(g, 512, 96).to(BF16)
+    j = job(Op.GRAD_W, dy, x, (512,))
+    true, verifier = compute(Op.GRAD_W, dy, x, (512,)), Verifier(key_of("dw"), 2)
+    assert true.dtype == FP32
+    assert not refused(verifier, j, true)
+    assert refused(verifier, j, true * (1 + 1e-3))
+    assert refused(verifier, j, true.to(BF16).float())
+
+
+@pytest.mark.parametrize("op", [Op.PRODUCT, Op.GRAD_X])
+def test_a_result_rounded_to_fewer_bits_than_bfloat16_is_caught(op):
+    g = generator(5)
+    left, right = normal(g, 256, 128).to(BF16), normal(g, 1, 128, 128).to(BF16)
+    j = job(op, left, right, (256,))
+    true, verifier = compute(op, left, right, (256,)), Verifier(key_of("fp8"), 2)
+    assert not refused(verifier, j, true)
+    assert refused(verifier, j, true.to(torch.float8_e4m3fn).to(BF16))
+    assert refused(verifier, j, true * 1.01)
+    forged = true.clone()
+    forged[7] = 0
+    assert refused(verifier, j, forged)
+
+
+@pytest.mark.parametrize("dtype", [FP32, torch.float64, torch.float16])
+def test_a_bfloat16_job_takes_no_other_dtype(dtype):
+    g = generator(6)
+    left, right = normal(g, 64, 64).to(BF16), normal(g, 1, 64, 64).to(BF16)
+    j = job(Op.PRODUCT, left, right, (64,))
+    reply = compute(Op.PRODUCT, left, right, (64,)).to(dtype)
+    assert refused(Verifier(key_of("dtype"), 2), j, reply)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 3e38])
+def test_a_huge_reply_does_not_buy_itself_a_tolerance(bad):
+    """The tolerance of a bfloat16 result grows with the reply; never as fast as the reply."""
+    g = generator(7)
+    left, right = normal(g, 64, 64).to(BF16), normal(g, 1, 64, 64).to(BF16)
+    j = job(Op.PRODUCT, left, right, (64,))
+    true = compute(Op.PRODUCT, left, right, (64,))
+    for forged in (torch.full_like(true, bad), true.clone().index_fill_(0, torch.tensor([3]), bad)):
+        assert refused(Verifier(key_of("huge"), 2), j, forged)
+
+
+# ---- just inside and just outside ----------------------------------------------------------------
+
+KINDS = {
+    "tf32": (FP32, Arithmetic.TF32, tf32),
+    "bf16": (FP32, Arithmetic.BF16, bf16),
+    "bf16 sent": (BF16, Arithmetic.FP32, as_sent),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("c", [0.05, 1.0, 30.0])
+def test_a_change_of_c_tolerances_is_refused_as_often_as_theory_says(kind, c):
+    """One row is moved by c tolerances: the difference is normal, and passes two probes with
+    (2 Phi(1/c) - 1)^2; the honest error, about 0.1 tolerances, moves that little."""
+    dtype, arithmetic, rounds = KINDS[kind]
+    g, passed, expected, trials = generator(8), 0, 0.0, 200
+    left, right = normal(g, 1, 256).to(dtype), normal(g, 1, 192, 256).to(dtype)
+    j = job(Op.PRODUCT, left, right, (1,), arithmetic)
+    true = compute(j.op, left.double(), right.double(), j.rows)
+    verifier = Verifier(key_of(("outside", kind, c)), 2)
+    for _ in range(trials):
+        checks = verifier.begin()
+        checks.expect(j)
+        proof, change = checks._proofs[j], normal(g, *true.shape).double()
+        tolerance = proof.tolerance
+        if dtype == BF16:
+            rows = true.double()
+            squares, norms = rows.square() @ proof.probe.square(), rows.norm(dim=1, keepdim=True)
+            tolerance = tolerance.rounded(squares, norms, float(proof.probe.norm(dim=0).max()))
+        allowed = float(tolerance.calibrated.mean())
+        forged = (true + change * (c * allowed / change.norm())).to(j.result_dtype)
+        expected += math.erf(1 / c / 2**0.5) ** 2
+        try:
+            checks.accept(j, Unverified(forged))
+            passed += 1
+        except IntegrityError:
+            pass
+    print(f"{kind}, {c:g} tolerances: {passed} of {trials} passed, {expected:.1f} expected")
+    assert abs(passed - expected) <= 5 * (trials * 0.25) ** 0.5 * (0.05 < c < 30) + 2

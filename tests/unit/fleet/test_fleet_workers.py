@@ -12,7 +12,7 @@ from tempo.errors import ProtocolError, UsageError, WorkerLost
 from tempo.fleet import DeviceWorker, JobRefused, OperandsEvicted, ProcessWorker, workers_from
 from tempo.fleet.client import Client
 from tempo.ops import Job, Op, Operand, compute
-from tempo.wire import Evicted, Refused, Result, Welcome, encode
+from tempo.wire import Evicted, Refused, Result, Welcome, encode, limits
 from tempo.wire.frame import prefix
 
 X, W = torch.randn(6, 3), torch.randn(1, 4, 3)
@@ -116,7 +116,7 @@ def test_an_honest_reply_is_taken_into_the_shape_of_the_request(enemy):
         frame(Evicted(2, (1,))),
         frame(Refused("memory", 9)),
         frame(Refused("malformed")),
-        frame(Welcome(1, "fp32", "fp64")),
+        frame(Welcome(limits.VERSION, ("f32",))),
         b"\xff" * 64,
         bytes(64),
     ],
@@ -158,7 +158,7 @@ def test_sound_refusals_leave_the_connection_in_step(enemy):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (frame(Welcome(2, "fp32", "fp64")), "another version"),
+        (frame(Welcome(limits.VERSION + 1, ("f32",))), "another version"),
         (frame(Refused("version")), "another version"),
         (frame(Result(0)), "something else than Welcome"),
     ],

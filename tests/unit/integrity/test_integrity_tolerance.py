@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tempo.integrity import product_tolerance
-from tempo.integrity.tolerance import BF16_UNIT, DEVIATIONS, UNIT_ROUNDOFF, rounding
+from tempo.integrity.tolerance import DEVIATIONS, UNIT_ROUNDOFF, rounding
 from tempo.ops import Arithmetic
 
 DTYPES = [torch.float32, torch.float64]
