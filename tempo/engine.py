@@ -131,8 +131,8 @@ class Engine:
         desk = self.desk
         where = self.rows_to_send(lowering, norms_x, x_GRK.dtype)
         shards, home = self.shards(lowering, where)
-        weight = self.weight(lowering, w, w_GNK)
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
+        weight = self.weight(lowering, w, w_GNK, form.dtype)
         ticket = Ticket(weight, form_x=form)
         if desk.scheme.blurs_rows:
             ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
@@ -209,18 +209,17 @@ class Engine:
         shards, home = where.shards(speeds * times, self.desk.scheme.smallest)
         return [(position % len(speeds), shard) for position, shard in shards.items()], home
 
-    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor) -> SealedWeight:
+    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):
-            sent = self.desk.precision.weight(lowering, w_GNK.dtype)
             weight, fresh = self._weights.of(w, lowering, w_GNK, sent)
         if fresh:
             self.desk.stats.add("encoded_w")
         return weight
 
-    def fresh_weight(self, lowering: Lowering, w_GNK: Tensor) -> SealedWeight:
+    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         """W' under keys that nothing else shares."""
         with self.desk.stats.timed("encode"):
-            weight = self._weights.seal(w_GNK, self.desk.precision.weight(lowering, w_GNK.dtype))
+            weight = self._weights.seal(w_GNK, sent)
         self.desk.stats.add("encoded_w")
         return weight
 

@@ -1,16 +1,18 @@
-"""In which numbers the operands of one operation are sent: wire dtype and arithmetic, operand by operand.
+"""In which numbers the operands of one operation are sent: wire dtype and arithmetic, by operand.
 
-Rows are mixed in blocks, so what rounding does to a row is relative to the largest row of its block: one
-that is EVEN times smaller has lost as many times the precision. Rows that differ by more are sent in
-float32 and multiplied in float32. W has no such rows: a rounded W' errs relative to each result.
+Rows are mixed in blocks, so what rounding does to a row is relative to the largest row of its block. One
+that is EVEN times smaller loses as many times the precision. Rows that differ by more are sent in float32
+and multiplied in float32.
 
-    setting           even rows              uneven rows    W
-    wire bf16         bfloat16               float32        bfloat16
-    arithmetic tf32   float32, may be TF32   float32        float32
-    arithmetic bf16   float32, may be bf16   float32        float32
+    setting           even rows              uneven rows
+    wire bf16         bfloat16               float32
+    arithmetic tf32   float32, may be TF32   float32
+    arithmetic bf16   float32, may be bf16   float32
 
-Layers whose maps amplify errors (Winograd F(4,3)) meet no bfloat16: TF32 at most. float64 is never
-narrowed. So one W' serves all products of an epoch, whatever their rows are like.
+W goes as X does: a small row less the centre (tempo/secrecy/seal.py) is as large as the centre, and must
+not drown in the rounding of its product with W. dY has no centre: where it is uneven it goes in float32
+beside the X' and W' that the worker has. Layers whose maps amplify errors (Winograd F(4,3)) meet no
+bfloat16: TF32 at most. float64 is never narrowed.
 """
 
 from __future__ import annotations
@@ -51,10 +53,6 @@ class Precision:
     def full(self) -> bool:
         """Nothing is ever rounded below float32."""
         return self.wire == torch.float32 and self.arithmetic is Arithmetic.FP32
-
-    def weight(self, lowering: Lowering, dtype: torch.dtype) -> torch.dtype:
-        """In which W' is sent. dtype: of W."""
-        return self.best(lowering, dtype).dtype
 
     def rows(self, lowering: Lowering, norms_GR: Tensor, sent: Selection, dtype: torch.dtype) -> Form:
         """For X or dY of which the rows `sent` go out. norms_GR: of all rows. dtype: of the operand."""

@@ -49,9 +49,9 @@ class _Epoch:
     uses: int
 
     def over(self, owner: Tensor, storage: int) -> bool:
-        """Its weight is gone, or it is `owner`, which lies in another memory by now."""
-        mine = self.owner()
-        return mine is None or (mine is owner and self.storage != storage)
+        """Its weight is gone, or it is `owner`, which was changed or lies in another memory by now."""
+        mine, now = self.owner(), (storage, owner._version)
+        return mine is None or (mine is owner and (self.storage, self.version) != now)
 
 
 @final
