@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tempo.ops import compute
+from tempo.ops import Arithmetic, Op, compute
 from tempo.wire import (
     DTYPES,
     Bye,
@@ -30,6 +30,7 @@ from tempo.wire import (
 )
 from tempo.wire.frame import prefix
 from tempo.worker import Executor, serve
+from tempo.worker import executor as executor_module
 
 MEMORY = 1 << 20
 
@@ -245,4 +246,71 @@ def test_random_bytes_end_the_connection_and_nothing_else(data, greet, framed):
     if greet:
         master.ask(Hello(limits.VERSION))
     master.channel.send_raw(prefix(len(data), 0) + data if framed else data, deadline=time.monotonic() + 5)
+    master.end()
+
+
+# ---- dtypes and arithmetic -------------------------------------------------------------------------
+
+
+def test_a_training_step_in_bfloat16(master):
+    """Results of rows come back in bfloat16, dW in float32; kept operands keep their dtype."""
+    x, w, dy = X.bfloat16(), W.bfloat16(), DY.bfloat16()
+    rows, kept = (3, 3), (part(1, x, sent=False), part(2, w, sent=False))
+    first = Compute(1, "product", part(1, x, keep=True), part(2, w, keep=True), rows, "fp32")
+    y = master.compute(first, x, w)
+    dx = master.compute(Compute(2, "grad_x", part(3, dy, keep=True), kept[1], rows, "fp32"), dy)
+    dw = master.compute(Compute(3, "grad_w", part(3, dy, sent=False), kept[0], rows, "fp32"))
+    for result, op, left, right in ((y, "product", x, w), (dx, "grad_x", dy, w), (dw, "grad_w", dy, x)):
+        expected = compute(Op(op), left, right, rows)
+        assert result.dtype == expected.dtype
+        assert torch.equal(result, expected.flatten())
+    # dY in float32 beside the X and W that were kept in bfloat16.
+    dw = master.compute(Compute(4, "grad_w", part(4, DY), kept[0], rows, "fp32"), DY)
+    assert torch.equal(dw, compute(Op.GRAD_W, DY, x, rows).flatten())
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "tf32", "bf16"])
+def test_a_request_says_how_to_compute(master, arithmetic):
+    request = Compute(1, "product", part(1, X), part(2, W), (3, 3), arithmetic)
+    expected = compute(Op.PRODUCT, X, W, (3, 3), Arithmetic(arithmetic))
+    assert torch.equal(master.compute(request, X, W), expected.flatten())
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("left", "right", "arithmetic"),
+    [
+        (X.double(), W.double(), "tf32"),
+        (X.bfloat16(), W.bfloat16(), "bf16"),
+        (X.bfloat16(), W, "tf32"),
+        (X.bfloat16(), W.double(), "fp32"),
+        (X, W.double(), "fp32"),
+    ],
+)
+def test_dtypes_that_do_not_go_together_are_malformed(master, left, right, arithmetic):
+    request = Compute(1, "product", part(1, left, keep=True), part(2, right), (3, 3), arithmetic)
+    assert master.ask(request, left, right)[0] == Refused("malformed", 1)
+    assert len(master.executor.store) == 0
+
+
+@pytest.mark.security
+def test_a_kept_operand_is_not_read_in_another_dtype(master):
+    x = torch.zeros(6, 3, dtype=torch.bfloat16)
+    master.compute(Compute(1, "product", part(1, x, keep=True), part(2, W), (3, 3), "fp32"), x, W)
+    wrong = Part(1, (6, 3), "f32", sent=False, keep=False)
+    assert master.ask(Compute(2, "product", wrong, part(2, W), (3, 3), "fp32"), W)[0] == Refused(
+        "malformed", 2
+    )
+
+
+def test_a_worker_says_what_its_device_multiplies_and_refuses_the_rest(monkeypatch):
+    monkeypatch.setattr(executor_module, "_multiplies", lambda device, dtype: dtype == torch.float32)
+    master = Master()
+    assert master.ask(Hello(limits.VERSION))[0] == Welcome(limits.VERSION, ("f32",))
+    x, w = X.bfloat16(), W.bfloat16()
+    for left, right in ((x, w), (x, W), (X.double(), W.double())):
+        request = Compute(1, "product", part(1, left, keep=True), part(2, right), (3, 3), "fp32")
+        assert master.ask(request, left, right)[0] == Refused("unsupported", 1)
+    assert len(master.executor.store) == 0
+    master.compute(Compute(2, "product", part(1, X), part(2, W), (3, 3), "fp32"), X, W)
     master.end()
