@@ -7,7 +7,19 @@ import pytest
 import torch
 
 from tempo.errors import UsageError
-from tempo.ops import Arithmetic, Job, Op, Operand, compute, devices, result_dtype
+from tempo.ops import (
+    Arithmetic,
+    Job,
+    Op,
+    Operand,
+    compute,
+    devices,
+    grad_w,
+    grad_x,
+    product,
+    result_dtype,
+    result_shape,
+)
 from tempo.ops.precision import precision
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
@@ -146,6 +158,17 @@ def test_what_cuda_multiplies(monkeypatch, dtypes, result, arithmetic, multiplie
         multiplied, tf32 = F32, True
     left, right, switched = devices._prepare(*map(OnCuda, dtypes), result, arithmetic)
     assert (left.dtype, right.dtype, switched) == (multiplied, multiplied, tf32)
+
+
+@pytest.mark.skipif(not devices._WIDENS, reason="this torch has no wider results")
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+@pytest.mark.parametrize("op", Op)
+def test_torch_takes_the_call_for_wider_results(op, rows):
+    """The CPU has no such product, but torch says whether the call is one, and of what shape and dtype."""
+    left, right = (t.to("meta") for t in pair(op, BF16, BF16))
+    call = {Op.PRODUCT: product, Op.GRAD_X: grad_x, Op.GRAD_W: grad_w}[op]
+    result = call(left, right, rows, F32)
+    assert (result.dtype, tuple(result.shape)) == (F32, result_shape(op, left.shape, right.shape, rows))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
