@@ -29,7 +29,8 @@ from tempo.fleet import Failed
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job
-from tempo.secrecy.pieces import GradientPiece
+from tempo.secrecy.form import Form
+from tempo.secrecy.pieces import GradientPiece, KeptRows
 from tempo.secrecy.rows import Selection, largest, row_norms, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
@@ -114,18 +115,7 @@ class Backward:
             lost = rows & ~live
             if lost.sum() <= _DECOYS * rows.sum():
                 self._add_decoys(lost)
-                for_x = weight if self._want_x else None
-                pieces.append(
-                    GradientPiece(
-                        self._desk,
-                        weight.key,
-                        kept.where,
-                        kept.lane,
-                        kept=kept,
-                        weight=for_x,
-                        want_w=self._want_w,
-                    )
-                )
+                pieces.append(self._key_shifted(kept, weight))
             else:
                 pieces += self._fresh_dw(rows & live)
                 pieces += self._counted(self._fresh_dx(rows & live, weight))
@@ -135,6 +125,11 @@ class Backward:
             if self._want_w and self._want_x:
                 self._engine.count_product()  # the second product of the same dY
         return pieces + self._plan_rest(rest, weight, counted=shifted and self._want_x)
+
+    def _key_shifted(self, kept: KeptRows, weight: SealedWeight) -> GradientPiece:
+        for_x, want_w, place = weight if self._want_x else None, self._want_w, (kept.where, kept.lane)
+        desk, forms = self._desk, self._forms
+        return GradientPiece(desk, weight.key, *place, forms, kept=kept, weight=for_x, want_w=want_w)
 
     def _plan_rest(self, rest: Tensor, weight: SealedWeight, *, counted: bool) -> list[GradientPiece]:
         """Rows of dY that no kept X stands for. Their dW: only rows kept at home in forward have an X;
@@ -153,13 +148,20 @@ class Backward:
         return pieces
 
     @cached_property
+    def _forms(self) -> tuple[Form, Form]:
+        """In which numbers X and dY are sent."""
+        live = Selection.where(self._rows_to_send(self._norms_dy))
+        form_dy = self._engine.form(self._lowering, self._norms_dy, live, self._dy_GRN.dtype)
+        return self._ticket.form_x, form_dy
+
+    @cached_property
     def _live_x(self) -> Tensor:
         return self._rows_to_send(row_norms(self._x_GRK))
 
     @cached_property
     def _new_weight(self) -> SealedWeight:
         """W' under keys of this backward pass alone."""
-        return self._engine.fresh_weight(self._w_GNK)
+        return self._engine.fresh_weight(self._w_GNK, self._ticket.form_x.dtype)
 
     def _fresh_dx(self, rows_GR: Tensor, weight: SealedWeight) -> list[GradientPiece]:
         """dX of these rows under fresh row keys; groups with too few rows are computed here."""
@@ -167,7 +169,8 @@ class Backward:
             return []
         shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
         self._at_home(home, want_x=True, want_w=False)
-        return [GradientPiece(self._desk, weight.key, where, lane, weight=weight) for lane, where in shards]
+        desk, forms = self._desk, self._forms
+        return [GradientPiece(desk, weight.key, where, lane, forms, weight=weight) for lane, where in shards]
 
     def _counted(self, pieces: list[GradientPiece]) -> list[GradientPiece]:
         """Enter pieces of dX as a product of their own, for which dY was encoded."""
@@ -187,7 +190,7 @@ class Backward:
         s, desk = self._lowering.shape, self._desk
         label = ("dW", *self._engine.label())
         key = FeatureKey(desk.key, desk.scheme, label, groups=s.groups, k=s.k, n=s.n)
-        return [GradientPiece(desk, key, where, lane, want_w=True) for lane, where in shards]
+        return [GradientPiece(desk, key, where, lane, self._forms, want_w=True) for lane, where in shards]
 
     def _rows_to_send(self, norms_GR: Tensor) -> Tensor:
         """(G, R) bool."""

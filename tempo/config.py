@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
+from tempo.ops import Arithmetic
+from tempo.secrecy.form import Precision
 from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
 
-#: Condition of a basis that a session accepts: float32 results keep four digits in the mean.
-_WORST_GROWTH = 1024.0
+#: Condition of a basis that a session accepts, by the least arithmetic: float32 results keep four digits
+#: in the worst case of an axis, coarser ones one and a half.
+_WORST_GROWTH = {"fp32": 1024.0, "tf32": 64.0, "bf16": 8.0}
+
+_WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,12 @@ class Config:
     chunk: int = 8192
     #: Operands sealed against one encoded W before W gets a fresh key. A changed W always does.
     weight_uses: int = 256
+    #: Dtype in which float32 operands and results cross the boundary: "fp32", or "bf16" for half the bytes
+    #: and tensor cores, with 8 bits of precision (docs/numerics.md, section 5).
+    wire: str = "fp32"
+    #: What a worker may round float32 operands to before it multiplies them: "fp32" (nothing), "tf32",
+    #: "bf16". Sums are float32. What is sent as bfloat16 is multiplied as sent.
+    arithmetic: str = "fp32"
     #: Independent probes of each check. A perturbation is missed with the power of that.
     probes: int = 2
     #: Deadlines and quarantine.
@@ -59,13 +73,7 @@ class Config:
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
         require(1 <= self.row_rounds <= 8, "row_rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
-        rounds = max(self.rounds, self.row_rounds) if self.scheme == "mixing" else 0
-        growth = self.spread ** (2 * (rounds + 1))
-        if growth > _WORST_GROWTH:
-            raise UsageError(
-                f"spread = {self.spread:g} over {rounds} rounds grows errors {growth:.3g} times an "
-                f"axis; at most {_WORST_GROWTH:g}: lower one of them"
-            )
+        self._check_precision(require)
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
         require(1 <= self.probes <= 16, "probes", "1 to 16")
@@ -75,6 +83,29 @@ class Config:
                 f"setting min_size = {self.min_size} is below block = {self.block}: an axis shorter than a "
                 f"block is hardly mixed. Raise min_size, or say unsafe_small=True if that is meant"
             )
+
+    def _check_precision(self, require: Callable[[bool, str, str], None]) -> None:
+        require(self.wire in _WIRE, "wire", f"one of {', '.join(_WIRE)}")
+        allowed = ", ".join(each.value for each in Arithmetic)
+        require(self.arithmetic in {each.value for each in Arithmetic}, "arithmetic", f"one of {allowed}")
+        if self.wire == "bf16" and self.arithmetic == "tf32":
+            raise UsageError(
+                "wire = 'bf16' sends operands that arithmetic = 'tf32' has nothing to round of: leave "
+                "arithmetic out, or send float32 (wire = 'fp32')"
+            )
+        least = self.arithmetic if self.wire == "fp32" else self.wire
+        rounds = max(self.rounds, self.row_rounds) if self.scheme == "mixing" else 0
+        growth, most = self.spread ** (2 * (rounds + 1)), _WORST_GROWTH[least]
+        if self.scheme != "unsafe_none" and growth > most * (1 + 1e-9):
+            raise UsageError(
+                f"spread = {self.spread:g} over {rounds} rounds grows errors {growth:.3g} times an "
+                f"axis; at most {most:g} with {least}: lower one of them"
+            )
+
+    @property
+    def precision(self) -> Precision:
+        """`wire` and `arithmetic` as the engine takes them."""
+        return Precision(_WIRE[self.wire], Arithmetic(self.arithmetic))
 
     def with_options(self, **options: Any) -> Config:
         """A copy with some settings replaced. Raises UsageError for a name there is none of."""

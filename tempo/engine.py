@@ -26,6 +26,7 @@ from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job, Unverified
+from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
@@ -46,6 +47,8 @@ class Ticket:
     #: Rows the master computed because too few of their group were left to send.
     home: Selection | None = None
     centre: Tensor | None = None
+    #: In which numbers the rows of X were sent.
+    form_x: Form = field(default_factory=lambda: Form(torch.float32))
     #: Largest row norms of X and W.
     largest_x: float = 0.0
     largest_w: float = 0.0
@@ -128,14 +131,15 @@ class Engine:
         desk = self.desk
         where = self.rows_to_send(lowering, norms_x, x_GRK.dtype)
         shards, home = self.shards(lowering, where)
-        weight = self.weight(lowering, w, w_GNK)
-        ticket = Ticket(weight)
+        form = self.form(lowering, norms_x, where, x_GRK.dtype)
+        weight = self.weight(lowering, w, w_GNK, form.dtype)
+        ticket = Ticket(weight, form_x=form)
         if desk.scheme.blurs_rows:
             ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
         if shards:
             self.count_product("x")
         keep = train_w and self.key_shift
-        pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, keep=keep) for lane, w in shards]
+        pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, form, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
         outcomes = self.exchange(((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces), checks)
         share = None if ticket.centre is None else torch.bmm(ticket.centre, w_GNK.mT)
@@ -184,6 +188,17 @@ class Engine:
         sent_GR = ~negligible(norms_GR, dtype)
         return Selection.where(sent_GR if live_GR is None else sent_GR & live_GR)
 
+    def form(self, lowering: Lowering, norms_GR: Tensor, where: Selection, dtype: torch.dtype) -> Form:
+        """In which numbers the rows `where` of an operand are sent: as the session's settings say, in full
+        where the rows are too uneven for that. Where rows are not mixed, each errs for itself alone."""
+        desk = self.desk
+        if not desk.scheme.blurs_rows:
+            norms_GR = torch.ones_like(norms_GR)
+        form = desk.precision.rows(lowering, norms_GR, where, dtype)
+        if not desk.precision.full and dtype == torch.float32:
+            desk.stats.add("sent_full" if form == Form(dtype) else "sent_rounded")
+        return form
+
     def shards(self, lowering: Lowering, where: Selection) -> tuple[list[tuple[int, Selection]], Selection]:
         """Shards with their lanes, one for each usable worker by its speed, or several where one would
         not fit a frame; and the rows that are too few to send."""
@@ -193,17 +208,17 @@ class Engine:
         shards, home = where.shards(speeds * times, self.desk.scheme.smallest)
         return [(position % len(speeds), shard) for position, shard in shards.items()], home
 
-    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor) -> SealedWeight:
+    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):
-            weight, fresh = self._weights.of(w, lowering, w_GNK)
+            weight, fresh = self._weights.of(w, lowering, w_GNK, sent)
         if fresh:
             self.desk.stats.add("encoded_w")
         return weight
 
-    def fresh_weight(self, w_GNK: Tensor) -> SealedWeight:
+    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         """W' under keys that nothing else shares."""
         with self.desk.stats.timed("encode"):
-            weight = self._weights.seal(w_GNK)
+            weight = self._weights.seal(w_GNK, sent)
         self.desk.stats.add("encoded_w")
         return weight
 

@@ -1,4 +1,4 @@
-"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, section 3.
+"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, sections 3 to 5.
 
 The check of a reply has its own tolerance (tempo/integrity/tolerance.py): it judges a worker on the
 operands as sent. Here it is the master's own round trip that is judged, by tests and by the demo.
@@ -12,8 +12,9 @@ from typing import Final
 
 import torch
 
-from tempo.integrity.tolerance import DEVIATIONS, UNIT_ROUNDOFF
+from tempo.integrity.tolerance import BF16_UNIT, DEVIATIONS, UNIT_ROUNDOFF, rounding
 from tempo.lowering.base import Lowering
+from tempo.secrecy.form import FULL, Precision
 
 #: 2-norms of the Winograd maps on a tile, (raise_y, raise_dx, raise_dw): those of A^T, B^T and G, both
 #: axes. Input tiles overlap, which adds the root of the largest number of tiles over one pixel.
@@ -27,6 +28,13 @@ _RAISE: Final = {
 #: to 15 times a direct convolution (relative 2-norm).
 GROWTH: Final = 100.0
 
+#: A protected step in bfloat16 errs at most this much more than a plain one: three mixed axes amplify
+#: errors 2 times, and two runs that round independently differ by six deviations at most.
+ROUNDED_GROWTH: Final = 12.0
+
+#: Entries that mixing spreads an operand's energy over, at least: a block.
+_SPREAD: Final = 64
+
 
 def amplification(spread: float, rounds: int) -> float:
     """Mean-square growth of an error through one mixed axis and back: sqrt(E s^2 E s^-2) for each of
@@ -36,29 +44,71 @@ def amplification(spread: float, rounds: int) -> float:
 
 
 def result_tolerance(
-    lowering: Lowering, *, inner: int, spread: float, rounds: int, dtype: torch.dtype
+    lowering: Lowering,
+    *,
+    inner: int,
+    spread: float,
+    rounds: int,
+    dtype: torch.dtype,
+    precision: Precision = FULL,
+    sizes: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[float, float, float]:
     """Largest (||error of y||, of dx, of dw), each relative to the product of the Frobenius norms of
-    the two lowered operands. inner: the longest of the three inner lengths K, N and R.
+    the two lowered operands. inner: the longest of the three inner lengths K, N and R. sizes: norms of
+    the three lowered results relative to the same, where they are known (a result that is sent in
+    bfloat16 errs relative to itself).
     """
     u = UNIT_ROUNDOFF[dtype]
     passes = (6 * (2 * rounds + 1)) ** 0.5
     centred = 2.0  # ||X - 1 c^T|| against ||X||
-    relative = DEVIATIONS * centred * amplification(spread, rounds) ** 3 * (inner**0.5 + passes) * u
+    factor = DEVIATIONS * centred * amplification(spread, rounds) ** 3
     y, dx, dw = _RAISE.get(lowering.name, (1.0, 1.0, 1.0))
-    return relative * y, relative * dx, relative * dw
+    operands, results = _rounded(lowering, dtype, precision)
+    narrow = (results * sizes[0], results * sizes[1], 0.0)  # dW comes back in float32
+    own = (inner**0.5 + passes) * u + operands
+    each = [factor * (own + result) for result in narrow]
+    return each[0] * y, each[1] * dx, each[2] * dw
 
 
-def loss_tolerance(plain: Sequence[float], exact: Sequence[float]) -> list[float]:
+def _rounded(lowering: Lowering, dtype: torch.dtype, precision: Precision) -> tuple[float, float]:
+    """Deviations of two operands' roundings below float32, and of a result's. The first are independent
+    from entry to entry, so their sum over an inner axis is smaller by the root of the entries that share
+    the operand's energy."""
+    form = precision.best(lowering, dtype)
+    if form.dtype == torch.bfloat16:
+        operand, result = BF16_UNIT, BF16_UNIT
+    else:
+        operand, result = rounding(form.dtype, form.dtype, form.arithmetic).worst, 0.0
+    return (2 / 3 / _SPREAD) ** 0.5 * operand, 3**-0.5 * result
+
+
+def loss_tolerance(
+    plain: Sequence[float], exact: Sequence[float], precision: Precision = FULL
+) -> list[float]:
     """Allowed |difference| between the losses of a protected run and a plain one, step by step.
 
-    plain: losses of plain training in float32. exact: of the same training in float64. Training
-    amplifies rounding errors at a rate of its own, which their difference measures:
+    plain: losses of plain training in float32. exact: of the same training in float64; where precision
+    is less than float32, instead of the same under torch.autocast in bfloat16. Training amplifies
+    rounding errors at a rate of its own, which their difference measures:
 
-        allowed_t = GROWTH (max_{s <= t} |plain_s - exact_s| + u |plain_t|)
+        allowed_t = growth (max_{s <= t} |plain_s - exact_s| + u |plain_t|)
+
+    growth is GROWTH in float32. Below it is ROUNDED_GROWTH, for the difference alone, scaled to the unit
+    round-off of the arithmetic.
     """
-    u, worst, allowed = UNIT_ROUNDOFF[torch.float32], 0.0, []
+    rough = _roughest(precision)
+    worst, allowed = 0.0, []
     for a, b in zip(plain, exact, strict=True):
         worst = max(worst, abs(a - b))
-        allowed.append(GROWTH * (worst + u * abs(a)))
+        if rough:
+            allowed.append(ROUNDED_GROWTH * worst * rough / BF16_UNIT + rough * abs(a))
+        else:
+            allowed.append(GROWTH * (worst + UNIT_ROUNDOFF[torch.float32] * abs(a)))
     return allowed
+
+
+def _roughest(precision: Precision) -> float:
+    """Largest rounding error of an operand below float32; 0 if there is none."""
+    if precision.wire == torch.bfloat16:
+        return BF16_UNIT
+    return rounding(torch.float32, torch.float32, precision.arithmetic).worst

@@ -20,6 +20,7 @@ from tempo.nn.offload import Offload
 from tempo.nn.placement import Account, Rules
 from tempo.nn.protect import protect, unprotect
 from tempo.report import Report
+from tempo.secrecy.form import EVEN
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
 from tempo.secrecy.weights import Weights
@@ -68,7 +69,8 @@ class Session:
         self._fleet = Fleet(first, config.fleet, self._note)
         release = self._fleet.release
         labels = itertools.count(1)
-        desk = Desk(key, scheme, Verifier(key, config.probes), self._stats, ids, labels, release)
+        verifier = Verifier(key, config.probes)
+        desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision)
         self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
         engine = Engine(
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
@@ -124,7 +126,7 @@ class Session:
             quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
-            notes=_notes(self._config),
+            notes=_notes(self._config, stats),
         )
 
     def _note(self, event: Event) -> None:
@@ -154,7 +156,7 @@ class Session:
         raise TypeError("a session holds keys and is not pickled or copied")
 
 
-def _notes(config: Config) -> list[str]:
+def _notes(config: Config, stats: Stats) -> list[str]:
     notes = {
         "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
         "unsafe_none": "scheme unsafe_none hides nothing",
@@ -163,4 +165,10 @@ def _notes(config: Config) -> list[str]:
     out = [notes[config.scheme]]
     if config.scheme == "mixing" and config.key_shift:
         out.append("with key shift a worker can recognise a batch or a model it already knows")
+    if not config.precision.full:
+        full, rounded = stats.count("sent_full"), stats.count("sent_rounded")
+        out.append(
+            f"wire {config.wire}, arithmetic {config.arithmetic}: {full} of {full + rounded} X and dY were "
+            f"kept in float32 all the same (rows that differ by more than {EVEN:g} times, or F(4,3))"
+        )
     return out

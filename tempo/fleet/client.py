@@ -19,6 +19,7 @@ from tempo.errors import ProtocolError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted
 from tempo.ops import Job, Unverified
 from tempo.wire import (
+    DTYPES,
     Bye,
     Channel,
     Compute,
@@ -32,7 +33,6 @@ from tempo.wire import (
     compute_message,
     decode_reply,
     limits,
-    nbytes,
 )
 
 _BYE_SECONDS = 0.2
@@ -47,6 +47,8 @@ class Client:
         self._channel: Channel[Reply] = Channel(sock, decode_reply)
         self._numbers = count(1)
         self._in_step = True
+        #: What the worker said it multiplies; all, before it said anything.
+        self._dtypes = frozenset(DTYPES)
 
     @property
     def bytes_sent(self) -> int:
@@ -62,6 +64,7 @@ class Client:
             reply, _ = self._channel.receive(deadline)
             match reply:
                 case Welcome(version=limits.VERSION):
+                    self._dtypes = frozenset(reply.dtypes)
                     return reply
                 case Welcome() | Refused(code="version"):
                     raise ProtocolError(
@@ -81,6 +84,8 @@ class Client:
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
         number = next(self._numbers)
         request = compute_message(job, number, ship)
+        if not {part.dtype for part in request.parts} <= self._dtypes:
+            raise JobRefused(self.name, "unsupported")
         sent = {part.id for part in request.sent}
         tensors = {o.id: o.tensor for o in job.operands if o.id in sent and o.tensor is not None}
         with self._stepping():
@@ -92,6 +97,8 @@ class Client:
                     return self._result(job, length, deadline)
                 case Evicted(job=answered) if answered == number:
                     raise self._evicted(request, reply.ids)
+                case Refused(code="unsupported"):
+                    raise ProtocolError(f"worker {self.name} cannot do what it said it could")
                 case Refused(job=answered) if answered == number:
                     raise JobRefused(self.name, reply.code)
                 case _:
@@ -117,11 +124,10 @@ class Client:
         self._channel.abandon()
 
     def _result(self, job: Job, length: int, deadline: float) -> Unverified:
-        shape, dtype = job.result_shape, job.left.dtype
-        expected = nbytes(shape, dtype)
+        expected = job.result_nbytes
         if length != expected:
             raise ProtocolError(f"worker {self.name} announced {length} bytes of result, expected {expected}")
-        result = torch.empty(shape, dtype=dtype)
+        result = torch.empty(job.result_shape, dtype=job.result_dtype)
         self._channel.fill(result, deadline=deadline)
         return Unverified(result)
 

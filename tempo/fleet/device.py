@@ -16,7 +16,7 @@ from tempo.errors import UsageError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
 from tempo.ops import Job, Unverified
 from tempo.wire import compute_message
-from tempo.worker import Executor, TooLarge
+from tempo.worker import Executor, TooLarge, Unsupported
 
 DEFAULT_MEMORY = 4 << 30
 
@@ -54,6 +54,8 @@ class DeviceWorker(Worker):
             missing = executor.admit(request)
         except TooLarge:
             raise JobRefused(self.name, "memory") from None
+        except Unsupported:
+            raise JobRefused(self.name, "unsupported") from None
         if missing:
             raise OperandsEvicted(self.name, missing)
         tensors = {o.id: o.tensor.detach() for o in job.operands if o.tensor is not None}

@@ -18,7 +18,7 @@ from tempo.fleet.pace import Pace
 from tempo.fleet.settings import Event, EventKind, FleetSettings
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
 from tempo.ops import Job, Unverified
-from tempo.wire import DeadlinePassed, nbytes
+from tempo.wire import DeadlinePassed
 
 _MOST_DOUBLINGS = 16
 #: Seconds without a job after which releases are sent all the same.
@@ -216,7 +216,7 @@ class Runner:
                 return self._run(ticket.job)
         except JobRefused as error:
             self._tell(EventKind.REFUSED, str(error))
-            if error.code != "memory":
+            if error.code not in ("memory", "unsupported"):
                 self.quarantine()  # a device that fails, or a pretext
             raise
         finally:
@@ -249,8 +249,7 @@ class Runner:
 
     def _deadline(self, job: Job, ship: frozenset[int]) -> float:
         shipped = sum(operand.nbytes for operand in job.operands if operand.id in ship)
-        received = nbytes(job.result_shape, job.left.dtype)
-        return time.monotonic() + self._settings.job_seconds(job, shipped, received)
+        return time.monotonic() + self._settings.job_seconds(job, shipped, job.result_nbytes)
 
     def _send_releases(self) -> None:
         ids: list[int] = []

@@ -20,7 +20,8 @@ class OperandsEvicted(OperandMissing):
 class JobRefused(WorkerError):
     """The worker does not do this job. Its connection is sound.
 
-    code: "memory" (too large for it), "failed" (its device), "malformed" (it found a fault in it).
+    code: "memory" (too large for it), "failed" (its device), "malformed" (it found a fault in it),
+    "unsupported" (it said from the start that it does not multiply such operands).
     """
 
     def __init__(self, worker: str, code: str) -> None:

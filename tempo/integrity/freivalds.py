@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from tempo.errors import IntegrityError, UsageError
-from tempo.integrity.tolerance import Tolerance, product_tolerance
+from tempo.integrity.tolerance import Tolerance, product_tolerance, rounding
 from tempo.kernels import Hidden, contract, project
-from tempo.ops import Job, Op, Unverified, spans
+from tempo.ops import Arithmetic, Job, Op, Unverified, spans
 from tempo.secrecy.keys import SessionKey, SingleUse
 
 
@@ -35,12 +35,16 @@ from tempo.secrecy.keys import SessionKey, SingleUse
 class Witness(Hidden):
     """What the check of dW = dY^T X needs of X once X is gone. For one reply."""
 
-    __slots__ = ("frobenius_G", "once", "probe_KP", "projection_TP")
+    __slots__ = ("frobenius_G", "once", "probe_KP", "projection_TP", "spread_TP")
 
-    def __init__(self, probe_KP: Tensor, projection_TP: Tensor, frobenius_G: Tensor) -> None:
+    def __init__(
+        self, probe_KP: Tensor, projection_TP: Tensor, frobenius_G: Tensor, spread_TP: Tensor | None
+    ) -> None:
+        """spread_TP: h of `tempo.integrity.tolerance`, where a worker may round X."""
         self.probe_KP = probe_KP
         self.projection_TP = projection_TP
         self.frobenius_G = frobenius_G
+        self.spread_TP = spread_TP
         self.once = SingleUse()
 
 
@@ -68,11 +72,14 @@ class Verifier:
         """(width, P), from a stream of its own: threads may ask at once, and none ever runs dry."""
         return self._key.stream(("integrity", "probe", next(self._numbers))).gaussian(width, self._probes)
 
-    def witness(self, x_TK: Tensor, rows: Sequence[int]) -> Witness:
-        """Take from X, as sent, what the check of a later dW needs."""
+    def witness(self, x_TK: Tensor, rows: Sequence[int], arithmetic: Arithmetic = Arithmetic.FP32) -> Witness:
+        """Take from X, as sent, what the check of a later dW needs. arithmetic: the least of it."""
         probe_KP = self.probe(x_TK.shape[1])
         projection_TP, norms_T = project(x_TK, probe_KP)
-        return Witness(probe_KP, projection_TP, _group_norms(norms_T, rows))
+        spread_TP = None
+        if arithmetic is not Arithmetic.FP32:
+            spread_TP = projection_TP.square() + project(x_TK, probe_KP.square(), squared=True)[0]
+        return Witness(probe_KP, projection_TP, _group_norms(norms_T, rows), spread_TP)
 
     def begin(self) -> Checks:
         return Checks(self)
@@ -112,71 +119,94 @@ def _prove(verifier: Verifier, job: Job, witness: Witness | None) -> _Proof:
         if witness is None:
             if right is None:
                 raise UsageError("X has left the master without a witness: dW cannot be checked")
-            witness = verifier.witness(right, job.rows)
-        return _prove_grad_w(left, witness, job.rows)
+            witness = verifier.witness(right, job.rows, job.arithmetic)
+        return _prove_grad_w(job, left, witness)
     if right is None:
         raise UsageError("a job is checked on its operands as sent: the right one is missing")
     w = right if job.op is Op.GRAD_X else right.mT  # the factor that maps inner to outer features
-    return _prove_rows(verifier, left, w, job.rows)
+    return _prove_rows(verifier, job, left, w)
 
 
-def _prove_rows(verifier: Verifier, left: Tensor, w_GIO: Tensor, rows: Sequence[int]) -> _Proof:
+def _prove_rows(verifier: Verifier, job: Job, left: Tensor, w_GIO: Tensor) -> _Proof:
     """left (T, I) times w (G, I, O) of each row's group: expected (T, P)."""
+    rounds = rounding(left.dtype, w_GIO.dtype, job.arithmetic)
     inner, outer = w_GIO.shape[1:]
     probe_OP = verifier.probe(outer)
-    expected, norms, right = [], [], []
-    for w_IO, (lo, hi) in zip(w_GIO, spans(rows), strict=True):
+    expected, norms, right, spread = [], [], [], []
+    for w_IO, (lo, hi) in zip(w_GIO, spans(job.rows), strict=True):
         w64 = w_IO.double()
-        projection, norms_R = project(left[lo:hi], w64 @ probe_OP)
+        v_IP = w64 @ probe_OP
+        projection, norms_R = project(left[lo:hi], v_IP)
         expected.append(projection)
         norms.append(norms_R)
         right.append(torch.linalg.vector_norm(w64).expand(hi - lo))
+        if rounds.unit:
+            h_IP = v_IP.square() + w64.square() @ probe_OP.square()
+            spread.append(project(left[lo:hi], h_IP, squared=True)[0])
+    expected_TP = torch.cat(expected)
     tolerance = product_tolerance(
         torch.cat(norms),
         torch.cat(right),
         inner=inner,
         outer=outer,
-        dtype=left.dtype,
+        rounding=rounds,
+        dtype=torch.promote_types(left.dtype, torch.float32),
         probe_norm=_largest_norm(probe_OP),
+        expected=expected_TP,
+        spread=torch.cat(spread) if spread else None,
     )
-    return _Proof(probe_OP, torch.cat(expected), tolerance)
+    return _Proof(probe_OP, expected_TP, tolerance)
 
 
-def _prove_grad_w(dy_TN: Tensor, witness: Witness, rows: Sequence[int]) -> _Proof:
+def _prove_grad_w(job: Job, dy_TN: Tensor, witness: Witness) -> _Proof:
     """dY^T (X r), group after group: expected (G N, P)."""
     witness.once.spend("probe")
-    n = dy_TN.shape[1]
+    rounds = rounding(dy_TN.dtype, job.right.dtype, job.arithmetic)
+    h_TP = witness.spread_TP if rounds.unit else None
+    if rounds.unit and h_TP is None:
+        raise UsageError("this witness of X was taken for a worker that does not round X")
+    rows, n = job.rows, dy_TN.shape[1]
     expected = torch.empty(len(rows), n, witness.probe_KP.shape[1], dtype=torch.float64)
     squares = torch.empty(len(rows), n, dtype=torch.float64)
+    spread = None if h_TP is None else torch.empty_like(expected)
     for g, (lo, hi) in enumerate(spans(rows)):
         expected[g], squares[g] = contract(dy_TN[lo:hi], witness.projection_TP[lo:hi])
+        if spread is not None and h_TP is not None:
+            spread[g] = contract(dy_TN[lo:hi], h_TP[lo:hi], squared=True)[0]
     tolerance = product_tolerance(
         squares.sqrt_().flatten(),
         witness.frobenius_G.repeat_interleave(n),
         inner=max(rows),
         outer=witness.probe_KP.shape[0],
-        dtype=dy_TN.dtype,
+        rounding=rounds,
+        dtype=job.result_dtype,
         probe_norm=_largest_norm(witness.probe_KP),
+        expected=expected.flatten(0, 1),
+        spread=None if spread is None else spread.flatten(0, 1),
     )
     return _Proof(witness.probe_KP, expected.flatten(0, 1), tolerance)
 
 
 def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
     result = reply.open_for_check()
-    if tuple(result.shape) != job.result_shape or result.dtype != job.left.dtype:
+    if tuple(result.shape) != job.result_shape or result.dtype != job.result_dtype:
         raise IntegrityError(
             f"{job.op.value}: the reply is {tuple(result.shape)} {result.dtype}, "
-            f"the request asked for {job.result_shape} {job.left.dtype}"
+            f"the request asked for {job.result_shape} {job.result_dtype}"
         )
-    width = result.shape[-1]
-    projection, _ = project(result.reshape(-1, width), proof.probe)
+    rows_RF = result.reshape(-1, result.shape[-1])
+    projection, norms = project(rows_RF, proof.probe)
     difference = (projection - proof.expected).abs()
+    tolerance = proof.tolerance
+    if result.dtype == torch.bfloat16:
+        squares = project(rows_RF, proof.probe.square(), squared=True)[0]
+        tolerance = tolerance.rounded(squares, norms.unsqueeze(1), _largest_norm(proof.probe))
     # NaN compares false, so it is refused as well; within an infinite tolerance anything would pass.
-    allowed = proof.tolerance.calibrated
-    passed = (difference <= allowed.unsqueeze(1)).all(1) & allowed.isfinite()
+    allowed = tolerance.calibrated
+    passed = ((difference <= allowed) & allowed.isfinite()).all(1)
     if passed.all():
         return result
-    beyond = ~(difference <= proof.tolerance.sound.unsqueeze(1)).all(1)
+    beyond = ~(difference <= tolerance.sound).all(1)
     raise IntegrityError(
         f"{job.op.value}: {int((~passed).sum())} of {passed.numel()} rows differ from the product of what "
         f"was sent by more than rounding explains"

@@ -61,6 +61,7 @@ def _check_struct(first: str, second: str) -> Any:
         *((name, c_int64) for name in ("rows", "width", "stride")),
         ("type", c_int32),
         ("probes", c_int32),
+        ("squared", c_int32),
     )
 
 
@@ -131,23 +132,29 @@ class Native:
         _done(self._library.tempo_ranking(words.data_ptr(), index.data_ptr(), words.numel()))
         return index
 
-    def project(self, a_RF: Tensor, v_FP: Tensor, threads: int) -> tuple[Tensor, Tensor]:
+    def project(self, a_RF: Tensor, v_FP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
         v_PF = v_FP.mT.contiguous()
         out = torch.empty(a_RF.shape[0], v_PF.shape[0], dtype=torch.float64)
         norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
-        _done(self._passes.project(byref(_Projection(*_check_fields(a_RF, v_PF, out, norms))), threads))
+        _done(
+            self._passes.project(byref(_Projection(*_check_fields(a_RF, v_PF, out, norms, squared))), threads)
+        )
         return out, norms
 
-    def contract(self, a_RF: Tensor, q_RP: Tensor, threads: int) -> tuple[Tensor, Tensor]:
+    def contract(self, a_RF: Tensor, q_RP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
         q_RP = q_RP.contiguous()
         out = torch.empty(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
         squares = torch.empty(a_RF.shape[1], dtype=torch.float64)
-        _done(self._passes.contract(byref(_Contraction(*_check_fields(a_RF, q_RP, out, squares))), threads))
+        _done(
+            self._passes.contract(
+                byref(_Contraction(*_check_fields(a_RF, q_RP, out, squares, squared))), threads
+            )
+        )
         return out, squares
 
 
-def _check_fields(a_RF: Tensor, probes: Tensor, out: Tensor, norms: Tensor) -> tuple[Any, ...]:
-    sizes = (a_RF.shape[0], a_RF.shape[1], a_RF.stride(0), _TYPES[a_RF.dtype], out.shape[1])
+def _check_fields(a_RF: Tensor, probes: Tensor, out: Tensor, norms: Tensor, squared: bool) -> tuple[Any, ...]:
+    sizes = (a_RF.shape[0], a_RF.shape[1], a_RF.stride(0), _TYPES[a_RF.dtype], out.shape[1], squared)
     return (a_RF.data_ptr(), probes.data_ptr(), out.data_ptr(), norms.data_ptr(), *sizes)
 
 

@@ -119,24 +119,25 @@ def ranking(words: Tensor) -> Tensor:
     return words.argsort().int() if native is None else native.ranking(words)
 
 
-def project(a_RF: Tensor, v_FP: Tensor) -> tuple[Tensor, Tensor]:
-    """(a v (R, P), 2-norms of the rows of a (R,)) in float64. a: float32, float64 or bfloat16."""
+def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
+    """(a v (R, P), 2-norms of the rows of a (R,)) in float64; squared: of a o a with v. a: float32, float64
+    or bfloat16."""
     if v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
         raise ValueError(f"probes are float64 with {a_RF.shape[1]} entries, not {tuple(v_FP.shape)}")
     native = _kernels().native
     if native is None:
-        return plain.project(a_RF, v_FP)
-    return native.project(_rows(a_RF), v_FP, _threads(a_RF))
+        return plain.project(a_RF, v_FP, squared)
+    return native.project(_rows(a_RF), v_FP, squared, _threads(a_RF))
 
 
-def contract(a_RF: Tensor, q_RP: Tensor) -> tuple[Tensor, Tensor]:
-    """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64."""
+def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
+    """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64; squared: of a o a with q."""
     if q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
         raise ValueError(f"projections are float64 with {a_RF.shape[0]} rows, not {tuple(q_RP.shape)}")
     native = _kernels().native
     if native is None:
-        return plain.contract(a_RF, q_RP)
-    return native.contract(_rows(a_RF), q_RP, _threads(a_RF))
+        return plain.contract(a_RF, q_RP, squared)
+    return native.contract(_rows(a_RF), q_RP, squared, _threads(a_RF))
 
 
 def norms(a_RF: Tensor) -> Tensor:

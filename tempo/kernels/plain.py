@@ -51,23 +51,24 @@ def transform(task: Transform) -> None:
         task.target.index_copy_(0, task.target_rows, y.to(task.target.dtype))
 
 
-def project(a_RF: Tensor, v_FP: Tensor) -> tuple[Tensor, Tensor]:
+def project(a_RF: Tensor, v_FP: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
     out = torch.empty(a_RF.shape[0], v_FP.shape[1], dtype=torch.float64)
     norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
     for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
         piece = a_RF[lo:hi].double()
-        torch.mm(piece, v_FP, out=out[lo:hi])
+        torch.mm(piece.square() if squared else piece, v_FP, out=out[lo:hi])
         torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
     return out, norms
 
 
-def contract(a_RF: Tensor, q_RP: Tensor) -> tuple[Tensor, Tensor]:
+def contract(a_RF: Tensor, q_RP: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
     out = torch.zeros(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
     squares = torch.zeros(a_RF.shape[1], dtype=torch.float64)
     for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
         piece = a_RF[lo:hi].double()
-        out.addmm_(piece.mT, q_RP[lo:hi])
-        squares += piece.square().sum(0)
+        square = piece.square()
+        out.addmm_((square if squared else piece).mT, q_RP[lo:hi])
+        squares += square.sum(0)
     return out, squares
 
 

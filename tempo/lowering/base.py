@@ -46,6 +46,11 @@ class Lowering(ABC):
         raise_y drops their Y, and lower_dy leaves them zero."""
         return None
 
+    @property
+    def delicate(self) -> bool:
+        """Its maps amplify errors too much for operands rounded to bfloat16."""
+        return False
+
     @abstractmethod
     def lower_x(self, x: Tensor) -> Tensor:
         """x of the layer -> X_GRK."""

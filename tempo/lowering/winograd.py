@@ -103,6 +103,11 @@ class Winograd(Lowering):
         height, width = self.conv.out
         return -(-height // self.transforms.m), -(-width // self.transforms.m)
 
+    @property
+    def delicate(self) -> bool:
+        """F(4,3) errs 7 to 15 times as much as a direct convolution (docs/numerics.md, section 3)."""
+        return self.transforms.m > 2
+
     @cached_property
     def live_GR(self) -> Tensor | None:
         """A border tile has v < m outputs along an axis; the points that A^T maps to the cropped ones

@@ -12,21 +12,15 @@ from an earlier job. Which pair an operation takes:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.ops.product import grad_w, grad_x, product
+from tempo.ops.arithmetic import Arithmetic, result_dtype
+from tempo.ops.kind import Op
 
 Shape = tuple[int, ...]
-
-
-class Op(Enum):
-    PRODUCT = "product"
-    GRAD_X = "grad_x"
-    GRAD_W = "grad_w"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,10 +47,13 @@ class Operand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
+    """arithmetic: what the worker may round float32 operands to."""
+
     op: Op
     left: Operand
     right: Operand
     rows: tuple[int, ...]
+    arithmetic: Arithmetic = Arithmetic.FP32
 
     @property
     def operands(self) -> tuple[Operand, Operand]:
@@ -65,6 +62,17 @@ class Job:
     @property
     def result_shape(self) -> Shape:
         return result_shape(self.op, self.left.shape, self.right.shape, self.rows)
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        return result_dtype(self.op, self.left.dtype, self.right.dtype, self.arithmetic)
+
+    @property
+    def result_nbytes(self) -> int:
+        count = self.result_dtype.itemsize
+        for size in self.result_shape:
+            count *= size
+        return count
 
     @property
     def flops(self) -> int:
@@ -94,14 +102,3 @@ def result_shape(op: Op, left: Shape, right: Shape, rows: tuple[int, ...]) -> Sh
     if left[1] != inner:
         raise refuse(f"the left operand has {left[1]} features, the right one takes {inner}")
     return (left[0], outer)
-
-
-def compute(op: Op, left: Tensor, right: Tensor, rows: tuple[int, ...]) -> Tensor:
-    """The result of a job, on whatever device its operands live."""
-    match op:
-        case Op.PRODUCT:
-            return product(left, right, rows)
-        case Op.GRAD_X:
-            return grad_x(left, right, rows)
-        case Op.GRAD_W:
-            return grad_w(left, right, rows)

@@ -16,6 +16,7 @@ from tempo.integrity import Checks, Verifier, Witness
 from tempo.memory import Pool
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.basis import Basis
+from tempo.secrecy.form import FULL, Form, Precision
 from tempo.secrecy.keys import Label, SessionKey
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
@@ -38,6 +39,7 @@ class Desk:
     ids: Iterator[int]
     labels: Iterator[int]
     release: Release
+    precision: Precision = FULL
     #: Memory of operands and results.
     pool: Pool = field(default_factory=Pool)
 
@@ -45,9 +47,9 @@ class Desk:
         label: Label = (next(self.labels),)
         return RowKey(self.key, self.scheme, label, where.counts)
 
-    def rows(self, where: Selection, like_GRF: Tensor) -> Tensor:
-        """Memory for the rows `where` of a tensor, (T, F)."""
-        return self.pool.empty((sum(where.counts), like_GRF.shape[2]), like_GRF.dtype)
+    def rows(self, where: Selection, width: int, form: Form) -> Tensor:
+        """Memory for the rows `where` of an operand as it is sent, (T, width)."""
+        return self.pool.empty((sum(where.counts), width), form.dtype)
 
     def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
         return Operand(next(self.ids), tuple(tensor.shape), tensor.dtype, tensor, keep)
@@ -56,11 +58,12 @@ class Desk:
 @final
 @dataclass(slots=True, eq=False)
 class KeptRows:
-    """A forward piece as backward finds it: its rows, their key, X' at its worker, its witness."""
+    """A forward piece as backward finds it: its rows, their key and form, X' at its worker, its witness."""
 
     where: Selection
     lane: int
     key: RowKey
+    form: Form
     x: Kept
     witness: Witness
 
@@ -76,6 +79,7 @@ class ForwardPiece:
         where: Selection,
         lane: int,
         centre_G1K: Tensor | None,
+        form: Form,
         *,
         keep: bool,
     ) -> None:
@@ -85,6 +89,7 @@ class ForwardPiece:
         self._desk = desk
         self._weight = weight
         self._centre = centre_G1K
+        self._form = form
         self._keep = keep
         self._row_key = desk.row_key(where)
         self._a: list[Basis] = []
@@ -94,17 +99,17 @@ class ForwardPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            out = desk.rows(self.where, x_GRK)
+            out = desk.rows(self.where, x_GRK.shape[2], self._form)
             x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, out, self._centre)
         operand = desk.operand(x_sealed, keep=self._keep)
-        job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts)
+        arithmetic = self._form.arithmetic
+        job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts, arithmetic)
         with desk.stats.timed("check"):
             checks.expect(job)
             if self._keep:
-                witness = desk.verifier.witness(x_sealed, job.rows)
-                self.kept = KeptRows(
-                    self.where, self.lane, self._row_key, Kept(operand, desk.release), witness
-                )
+                witness = desk.verifier.witness(x_sealed, job.rows, arithmetic)
+                kept = Kept(operand, desk.release)
+                self.kept = KeptRows(self.where, self.lane, self._row_key, self._form, kept, witness)
         return [job]
 
     def open(self, y_sealed: Tensor, y_GRN: Tensor, share_G1N: Tensor | None) -> None:
@@ -119,7 +124,7 @@ class GradientPiece:
     """dX = dY W and dW = dY^T X on the rows `where`, whichever of the two are wanted.
 
     With `kept` the worker has X' already (key shift); otherwise X is sealed again under a fresh key.
-    `key` holds B and C; `weight` is needed for dX alone.
+    `key` holds B and C; `weight` is needed for dX alone. forms: of X and of dY.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class GradientPiece:
         key: FeatureKey,
         where: Selection,
         lane: int,
+        forms: tuple[Form, Form],
         *,
         kept: KeptRows | None = None,
         weight: SealedWeight | None = None,
@@ -139,6 +145,7 @@ class GradientPiece:
         self.want_x = weight is not None
         self.want_w = want_w
         self._desk = desk
+        self._form_x, self._form_dy = kept.form if kept else forms[0], forms[1]
         self._kept = kept
         self._weight = weight
         self._row_key = kept.key if kept else desk.row_key(where)
@@ -158,16 +165,18 @@ class GradientPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            out = desk.rows(self.where, dy_GRN)
+            out = desk.rows(self.where, dy_GRN.shape[2], self._form_dy)
             dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where, out)
         left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
         if self.want_w:
             right = self._kept.x.operand if self._kept else self._seal_x(x_GRK, centre_G1K)
-            jobs.append(Job(Op.GRAD_W, left, right, self.where.counts))
+            both = self._form_x.arithmetic.stricter(self._form_dy.arithmetic)
+            jobs.append(Job(Op.GRAD_W, left, right, self.where.counts, both))
         if self._weight is not None:
-            jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts))
+            own = self._form_dy.arithmetic
+            jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts, own))
         with desk.stats.timed("check"):
             for job in jobs:
                 checks.expect(job, self._kept.witness if self._kept and job.op is Op.GRAD_W else None)
@@ -177,7 +186,7 @@ class GradientPiece:
         if x_GRK is None:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
-            out = self._desk.rows(self.where, x_GRK)
+            out = self._desk.rows(self.where, x_GRK.shape[2], self._form_x)
             x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, out, centre_G1K)
             return self._desk.operand(x_sealed, keep=False)
 

@@ -50,9 +50,9 @@ class _Epoch:
     uses: int
 
     def over(self, owner: Tensor, storage: int) -> bool:
-        """Its weight is gone, or it is `owner`, which lies in another memory by now."""
-        mine = self.owner()
-        return mine is None or (mine is owner and self.storage != storage)
+        """Its weight is gone, or it is `owner`, which was changed or lies in another memory by now."""
+        mine, now = self.owner(), (storage, owner._version)
+        return mine is None or (mine is owner and (self.storage, self.version) != now)
 
 
 @final
@@ -73,26 +73,29 @@ class Weights:
         # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
         self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
 
-    def seal(self, w_GNK: Tensor) -> SealedWeight:
-        """W' under a key of its own."""
+    def seal(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
+        """W' under a key of its own. sent: the dtype it crosses the boundary in."""
         number = next(self._ids)
         groups, n, k = w_GNK.shape
         key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
-        w_sealed = key.seal_w(w_GNK, self._pool.empty(w_GNK.shape, w_GNK.dtype))
+        w_sealed = key.seal_w(w_GNK, self._pool.empty(w_GNK.shape, sent))
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
         return SealedWeight(key, operand, self._release)
 
-    def of(self, w: Tensor, lowering: Lowering, w_GNK: Tensor) -> tuple[SealedWeight, bool]:
+    def of(
+        self, w: Tensor, lowering: Lowering, w_GNK: Tensor, sent: torch.dtype
+    ) -> tuple[SealedWeight, bool]:
         """W' of the current epoch of `w`, and whether it had to be encoded for this call.
 
-        w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered.
+        w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered. sent: as in
+        `seal`; another dtype is another epoch, under another key.
         """
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
-            return self.seal(w_GNK), True
+            return self.seal(w_GNK, sent), True
         # Broadcasting puts one weight into as many groups in more than one order.
         groups = lowering.batch if isinstance(lowering, Bmm) else lowering.shape.groups
-        name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), groups)
+        name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, sent, type(lowering), groups)
         storage = owner.untyped_storage().data_ptr()
         fingerprint = self._fingerprint(w)
         with self._lock:
@@ -106,7 +109,7 @@ class Weights:
             ):
                 epoch.uses += 1
                 return epoch.sealed, False
-            sealed = self.seal(w_GNK)
+            sealed = self.seal(w_GNK, sent)
             self._epochs = {n: e for n, e in self._epochs.items() if not e.over(owner, storage)}
             self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, 1)
             return sealed, True

@@ -1,8 +1,9 @@
 """The messages: all that master and worker can say to each other.
 
     master to worker                            worker to master
-    Hello(version)                              Welcome(version, float32, float64) | Refused
-    Compute(job, op, left, right, rows) +bytes  Result(job) +bytes | Evicted(job, ids) | Refused
+    Hello(version)                              Welcome(version, dtypes) | Refused
+    Compute(job, op, left, right, rows,         Result(job) +bytes | Evicted(job, ids) | Refused
+            arithmetic) +bytes
     Release(ids)                                nothing
     Bye                                         nothing
 
@@ -12,6 +13,7 @@ Rules, and the attack that each one blocks:
 - A request is never decoded as a reply or the other way round: a peer cannot reflect a message.
 - Result has neither shape nor dtype. The master knows both from its own request, so no reply can
   make it allocate, reinterpret or broadcast.
+- The request says which arithmetic is allowed. Nothing that a worker says widens a tolerance.
 - Nothing a worker says is free text: codes and numbers only, so no reply can write into a log or
   drive a terminal.
 - Hello and Refused keep their fields in every version, so that skew is told apart from an attack.
@@ -28,7 +30,7 @@ import torch
 from msgspec import Meta, Struct
 
 from tempo.errors import ProtocolError, UsageError
-from tempo.ops import Job, Op, Operand
+from tempo.ops import Arithmetic, Job, Op, Operand, result_dtype
 from tempo.wire import limits
 
 Id = Annotated[int, Meta(ge=0, le=limits.MAX_ID)]
@@ -36,15 +38,17 @@ Size = Annotated[int, Meta(ge=0, le=limits.MAX_SIZE)]
 Sizes = Annotated[tuple[Size, ...], Meta(max_length=limits.MAX_DIMS)]
 Rows = Annotated[tuple[Size, ...], Meta(max_length=limits.MAX_GROUPS)]
 Version = Annotated[int, Meta(ge=0, le=65535)]
-DtypeName = Literal["f32", "f64"]
+DtypeName = Literal["f32", "f64", "bf16"]
 
-DTYPES: Mapping[DtypeName, torch.dtype] = MappingProxyType({"f32": torch.float32, "f64": torch.float64})
+DTYPES: Mapping[DtypeName, torch.dtype] = MappingProxyType(
+    {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}
+)
 _NAMES: Mapping[torch.dtype, DtypeName] = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
 #: Why a worker says no. version: another protocol. malformed: the request breaks a rule. memory: it
 #: does not fit this worker. failed: the device could not compute it. busy: no connection is free. role:
-#: the certificate is not a master's.
-Code = Literal["version", "malformed", "memory", "failed", "busy", "role"]
+#: the certificate is not a master's. unsupported: its device has no products in a dtype of the job.
+Code = Literal["version", "malformed", "memory", "failed", "busy", "role", "unsupported"]
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower, tag_field="is"):
@@ -83,10 +87,20 @@ class Compute(Message, frozen=True):
     left: Part
     right: Part
     rows: Rows
+    arithmetic: Literal["fp32", "tf32", "bf16"]
 
     @property
     def operation(self) -> Op:
         return Op(self.op)
+
+    @property
+    def allowed(self) -> Arithmetic:
+        return Arithmetic(self.arithmetic)
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        """Raises UsageError where operands and arithmetic do not go together."""
+        return result_dtype(self.operation, DTYPES[self.left.dtype], DTYPES[self.right.dtype], self.allowed)
 
     @property
     def parts(self) -> tuple[Part, Part]:
@@ -113,12 +127,10 @@ class Bye(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The worker's arithmetic for operands of each dtype. A worker that computes with less (TF32,
-    say) must not answer at all in this version: a wider tolerance is the master's to grant."""
+    """dtypes: of the operands that this worker multiplies. It keeps to the arithmetic of each request."""
 
     version: Version
-    float32: Literal["fp32"]
-    float64: Literal["fp64"]
+    dtypes: Annotated[tuple[DtypeName, ...], Meta(max_length=len(DTYPES))]
 
 
 class Result(Message, frozen=True):
@@ -187,16 +199,13 @@ def compute_message(job: Job, number: int, ship: frozenset[int]) -> Compute:
 
     Raises UsageError where the job cannot cross the boundary.
     """
-    job.result_shape  # noqa: B018  (raises if the operands do not fit)
-    if job.left.dtype != job.right.dtype:
-        raise UsageError(f"operands of one job share a dtype, these are {job.left.dtype}, {job.right.dtype}")
+    expected = job.result_nbytes  # raises if the operands do not fit
     seen: set[int] = set()
     parts = []
     for operand in job.operands:
         parts.append(_part(operand, sent=operand.id in ship and operand.id not in seen))
         seen.add(operand.id)
-    message = Compute(number, job.op.value, parts[0], parts[1], job.rows)
-    expected = nbytes(job.result_shape, job.left.dtype)
+    message = Compute(number, job.op.value, parts[0], parts[1], job.rows, job.arithmetic.value)
     if max(message.payload, expected) > limits.MAX_PAYLOAD or len(job.rows) > limits.MAX_GROUPS:
         raise UsageError(
             f"{job.op.value} of {job.left.shape} and {job.right.shape} in {len(job.rows)} groups passes "
@@ -208,7 +217,9 @@ def compute_message(job: Job, number: int, ship: frozenset[int]) -> Compute:
 def _part(operand: Operand, *, sent: bool) -> Part:
     name = _NAMES.get(operand.dtype)
     if name is None:
-        raise UsageError(f"operands are float32 or float64, not {operand.dtype}: convert before sealing")
+        raise UsageError(
+            f"operands are float32, float64 or bfloat16, not {operand.dtype}: convert before sealing"
+        )
     if sent and operand.tensor is None:
         raise UsageError(f"operand {operand.id} is to be sent, but the job has no tensor for it")
     return Part(operand.id, operand.shape, name, sent, operand.keep)

@@ -1,6 +1,6 @@
 """The untrusted side: computes on what it is sent, and knows no key. Imports wire, ops and errors only."""
 
-from tempo.worker.executor import Executor, TooLarge
+from tempo.worker.executor import Executor, TooLarge, Unsupported
 from tempo.worker.malicious import Lie, LieKind, MaliciousWorker
 from tempo.worker.server import Answer, send_result, serve
 from tempo.worker.store import OperandStore
@@ -13,6 +13,7 @@ __all__ = [
     "MaliciousWorker",
     "OperandStore",
     "TooLarge",
+    "Unsupported",
     "send_result",
     "serve",
 ]

@@ -31,7 +31,7 @@ class LieKind(StrEnum):
     ZEROS = "zeros"
 
     WRONG_SHAPE = "wrong_shape"  # one row less
-    WRONG_DTYPE = "wrong_dtype"  # the other float
+    WRONG_DTYPE = "wrong_dtype"  # another float
     WRONG_ID = "wrong_id"
     DUPLICATE = "duplicate"  # the right answer twice
     FALSE_EVICTED = "false_evicted"  # says it dropped an operand that this very job shipped
@@ -149,7 +149,7 @@ class MaliciousWorker:
             case LieKind.WRONG_SHAPE:
                 return result[:-1].contiguous() if result.numel() else result.new_ones(1)
             case LieKind.WRONG_DTYPE:
-                return result.to(torch.float64 if result.dtype == torch.float32 else torch.float32)
+                return result.to(torch.float32 if result.dtype != torch.float32 else torch.float64)
             case _:
                 return None
 

@@ -27,7 +27,7 @@ from tempo.wire import (
     Welcome,
     limits,
 )
-from tempo.worker.executor import Executor, TooLarge
+from tempo.worker.executor import Executor, TooLarge, Unsupported
 
 Connection = Channel[Request]
 #: Sends a computed result. The one thing that a lying worker does differently.
@@ -52,7 +52,7 @@ def serve(
     hello_s: how long Hello may take; None: for ever. stopping: asked between two frames.
     """
     try:
-        if _greet(channel, hello_s, None):
+        if _greet(channel, hello_s, executor):
             while not stopping() and _one(channel, executor, answer):
                 pass
         return "closed"
@@ -75,16 +75,17 @@ def turn_away(channel: Connection, code: Literal["busy", "role"], hello_s: float
         channel.close()
 
 
-def _greet(channel: Connection, seconds: float | None, refusal: Refused | None) -> bool:
+def _greet(channel: Connection, seconds: float | None, answer: Executor | Refused) -> bool:
+    """Hear Hello and say what this worker can do, or why it will not."""
     message, _ = channel.receive(None if seconds is None else time.monotonic() + seconds)
     if not isinstance(message, Hello):
         raise ProtocolError("the first message is Hello")
     if message.version != limits.VERSION:
-        refusal = Refused("version")
-    if refusal is not None:
-        _reply(channel, refusal)
+        answer = Refused("version")
+    if isinstance(answer, Refused):
+        _reply(channel, answer)
         return False
-    _reply(channel, Welcome(limits.VERSION, float32="fp32", float64="fp64"))
+    _reply(channel, Welcome(limits.VERSION, answer.dtypes))
     return True
 
 
@@ -134,6 +135,8 @@ def _admit(executor: Executor, request: Compute) -> Evicted | Refused | None:
         return Refused("malformed", request.job)
     except TooLarge:
         return Refused("memory", request.job)
+    except Unsupported:
+        return Refused("unsupported", request.job)
     return Evicted(request.job, missing) if missing else None
 
 

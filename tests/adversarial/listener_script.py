@@ -7,11 +7,13 @@ import torch
 
 from tempo.ops import Job, Op, Operand, compute
 from tempo.wire import (
+    DTYPES,
     Channel,
     Endpoint,
     Hello,
     Welcome,
     decode_reply,
+    limits,
 )
 from tempo.worker.listener import Listener, ListenSettings
 
@@ -64,6 +66,6 @@ def greeted(running):
     """A hostile master that got as far as Welcome: its raw socket and a channel on it."""
     raw = running.connect()
     channel = Channel(raw, decode_reply)
-    channel.send(Hello(1), deadline=soon())
-    assert channel.receive(soon())[0] == Welcome(1, "fp32", "fp64")
+    channel.send(Hello(limits.VERSION), deadline=soon())
+    assert channel.receive(soon())[0] == Welcome(limits.VERSION, tuple(DTYPES))
     return raw, channel

@@ -68,7 +68,7 @@ def ratios(verifier, j, reply):
     checks.expect(j)
     proof = checks._proofs[j]
     projection = reply.reshape(-1, reply.shape[-1]).double() @ proof.probe
-    return (projection - proof.expected).abs() / proof.tolerance.calibrated[:, None]
+    return (projection - proof.expected).abs() / proof.tolerance.calibrated
 
 
 def within(x):

@@ -39,7 +39,7 @@ HOSTILE = {
     "no message": prefix(100, 0) + os.urandom(100),
     "deep": prefix(1 << 16, 0) + b"\x91" * (1 << 16),
     "reply": prefix(len(encode(Refused("memory"))), 0) + encode(Refused("memory")),
-    "hello again": prefix(len(encode(Hello(1))), 0) + encode(Hello(1)),
+    "hello again": prefix(len(encode(Hello(limits.VERSION))), 0) + encode(Hello(limits.VERSION)),
     "smuggled": prefix(len(encode(Release((1,)))), 9) + encode(Release((1,))) + bytes(9),
 }
 
@@ -68,7 +68,7 @@ def test_a_stream_that_is_no_protocol_ends_its_own_connection_only(run, master, 
 def test_a_claim_over_the_memory_is_refused_before_a_byte_is_stored(run, master):
     running = run(memory=8 * MB, max_connections=2)
     raw, channel = greeted(running)
-    big = Compute(1, "product", BIG, Part(2, (1, 1, 1), "f32", True, True), (1 << 30,))
+    big = Compute(1, "product", BIG, Part(2, (1, 1, 1), "f32", True, True), (1 << 30,), "fp32")
     header = encode(big)
     before = rss()
     channel.send_raw(prefix(len(header), big.payload) + header + bytes(MB), deadline=soon())
@@ -177,7 +177,7 @@ def test_half_a_frame_holds_its_place_until_the_deadline_only(run, master, monke
     else:
         _, channel = greeted(running)
         part = Part(1, (6, 3), "f32", True, True)
-        header = encode(Compute(1, "product", part, Part(2, (1, 4, 3), "f32", True, True), (6,)))
+        header = encode(Compute(1, "product", part, Part(2, (1, 4, 3), "f32", True, True), (6,), "fp32"))
         frame = prefix(len(header), X.nbytes + W.nbytes) + header + bytes(X.nbytes)
         channel.send_raw(frame[: {"prefix": 5, "header": 50, "payload": len(frame)}[half]], deadline=soon())
     time.sleep(0.1)
@@ -200,7 +200,7 @@ def test_a_master_that_does_not_read_its_result_is_dropped(run, master, monkeypa
     running = run()
     _, channel = greeted(running)
     x, w = torch.zeros(2048, 1), torch.zeros(1, 2048, 1)  # 16 MB of result
-    request = Compute(1, "product", part(1, x), part(2, w), (2048,))
+    request = Compute(1, "product", part(1, x), part(2, w), (2048,), "fp32")
     channel.send(request, (x, w), deadline=soon())
     assert_served(master(running))
     running.until("closed")

@@ -26,7 +26,7 @@ from tempo.fleet import (
 )
 from tempo.fleet.client import Client
 from tempo.ops import Job, Op, Operand, compute
-from tempo.wire import Channel, Result, Welcome, decode_request, encode
+from tempo.wire import DTYPES, Channel, Result, Welcome, decode_request, encode, limits
 from tempo.wire.frame import prefix
 from tempo.worker import Executor, Lie, LieKind, MaliciousWorker, send_result, serve
 
@@ -250,7 +250,7 @@ def test_lying_processes(against, processes, kind, event):
     assert run.fleet.width == 1
 
 
-WELCOME = encode(Welcome(1, "fp32", "fp64"))
+WELCOME = encode(Welcome(limits.VERSION, tuple(DTYPES)))
 
 
 @settings(max_examples=40, deadline=None)

@@ -41,7 +41,7 @@ import torch
 
 torch.set_num_threads(1)
 MEMORY = 1 << 16
-HELLO = encode(Hello(1))
+HELLO = encode(Hello(2))
 X, W = torch.ones(2, 3), torch.ones(1, 4, 3)
 JOB = Job(Op.PRODUCT, Operand(1, (2, 3), X.dtype, X, True), Operand(2, (1, 4, 3), W.dtype, W, True), (2,))
 
@@ -115,7 +115,7 @@ def one(data: bytes, folder: Path) -> None:
         case 2:
             master(rest)
         case 3:
-            welcome = encode(Welcome(1, "fp32", "fp64"))
+            welcome = encode(Welcome(2, ("f32", "f64", "bf16")))
             master(prefix(len(welcome), 0) + welcome + frames(rest))
         case 4:
             recording(rest, folder)
@@ -126,7 +126,7 @@ def one(data: bytes, folder: Path) -> None:
 def seeds(folder: Path) -> None:
     part = [Part(1, (2, 3), "f32", True, True), Part(2, (1, 4, 3), "f32", True, True)]
     whole = [
-        (1, encode(Compute(1, "product", *part, (2,))), X.nbytes + W.nbytes),
+        (1, encode(Compute(1, "product", *part, (2,), "fp32")), X.nbytes + W.nbytes),
         (1, encode(Release((1, 2))), 0),
         (3, encode(Result(1)), 32),
         (3, encode(Refused("memory", 1)), 0),

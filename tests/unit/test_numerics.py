@@ -13,7 +13,8 @@ from tempo.engine import Engine
 from tempo.fleet import DeviceWorker, Fleet, FleetSettings
 from tempo.integrity import Verifier
 from tempo.lowering import lower_conv, lower_linear, lower_matmul
-from tempo.numerics import GROWTH, amplification, loss_tolerance, result_tolerance
+from tempo.numerics import GROWTH, ROUNDED_GROWTH, amplification, loss_tolerance, result_tolerance
+from tempo.secrecy.form import FULL
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
 from tempo.secrecy.weights import Weights
@@ -33,8 +34,9 @@ LAYERS = {
 }
 
 
-def run(name, scheme):
-    """(error, exact operand norms) of y, dx, dw of one layer in float32 through an engine."""
+def run(name, scheme, precision=FULL):
+    """(error, exact operand norms) of y, dx, dw of one layer in float32 through an engine; and the norms of
+    the lowered results relative to those."""
     lower, x_shape, w_shape, options = LAYERS[name]
     g = torch.Generator().manual_seed(0)
     x = torch.randn(x_shape, generator=g) + 0.5
@@ -43,7 +45,8 @@ def run(name, scheme):
     key, ids, stats = SessionKey(), itertools.count(1), Stats()
     sch = CONFIG.with_options(scheme=scheme).make_scheme()
     with Fleet([DeviceWorker("cpu", name="w")], FleetSettings()) as fleet, torch.no_grad():
-        desk = Desk(key, sch, Verifier(key, CONFIG.probes), stats, ids, itertools.count(1), fleet.release)
+        verifier = Verifier(key, CONFIG.probes)
+        desk = Desk(key, sch, verifier, stats, ids, itertools.count(1), fleet.release, precision)
         engine = Engine(
             desk,
             fleet,
@@ -60,27 +63,27 @@ def run(name, scheme):
     x_GRK, w_GNK, dy_GRN = (
         f(t.double()) for f, t in ((lowering.lower_x, x), (lowering.lower_w, w), (lowering.lower_dy, dy))
     )
-    exact = (
-        lowering.raise_y(x_GRK @ w_GNK.mT),
-        lowering.raise_dx(dy_GRN @ w_GNK),
-        lowering.raise_dw(dy_GRN.mT @ x_GRK),
-    )
+    lowered = (x_GRK @ w_GNK.mT, dy_GRN @ w_GNK, dy_GRN.mT @ x_GRK)
+    maps = (lowering.raise_y, lowering.raise_dx, lowering.raise_dw)
+    exact = [raised(t) for raised, t in zip(maps, lowered)]
     norms = (x_GRK.norm() * w_GNK.norm(), dy_GRN.norm() * w_GNK.norm(), dy_GRN.norm() * x_GRK.norm())
-    return lowering, [(float((a - b).norm()), float(n)) for a, b, n in zip((y, dx, dw), exact, norms)]
+    sizes = tuple(float(t.norm() / n) for t, n in zip(lowered, norms))
+    errors = [(float((a - b).norm()), float(n)) for a, b, n in zip((y, dx, dw), exact, norms)]
+    return lowering, errors, sizes
 
 
-def bound(lowering):
+def bound(lowering, **options):
     s = lowering.shape
     inner = max(s.k, s.n, s.rows)
     return result_tolerance(
-        lowering, inner=inner, spread=CONFIG.spread, rounds=CONFIG.rounds, dtype=torch.float32
+        lowering, inner=inner, spread=CONFIG.spread, rounds=CONFIG.rounds, dtype=torch.float32, **options
     )
 
 
 @pytest.mark.parametrize("scheme", ["mixing", "monomial"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_float32_results_stay_within_the_derived_bound(name, scheme):
-    lowering, errors = run(name, scheme)
+    lowering, errors, _ = run(name, scheme)
     assert lowering.name == name.split(", long")[0].split(", groups")[0]
     for (error, norm), allowed in zip(errors, bound(lowering), strict=True):
         assert 0 < error <= allowed * norm
@@ -96,6 +99,57 @@ def test_a_result_in_bfloat16_is_outside_of_it(name):
     rough = x_GRK.bfloat16().double() @ w_GNK.mT
     error = float((rough - x_GRK @ w_GNK.mT).norm())
     assert error > bound(lowering)[0] * float(x_GRK.norm() * w_GNK.norm())
+
+
+@pytest.mark.parametrize(
+    "options", [{"wire": "bf16"}, {"arithmetic": "bf16"}, {"arithmetic": "tf32"}], ids=str
+)
+@pytest.mark.parametrize("scheme", ["mixing", "monomial"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_rounded_results_stay_within_the_derived_bound(name, scheme, options):
+    precision = Config(**options).precision
+    lowering, errors, sizes = run(name, scheme, precision)
+    allowed = bound(lowering, precision=precision, sizes=sizes)
+    for (error, norm), most in zip(errors, allowed, strict=True):
+        assert 0 < error <= most * norm
+    print(
+        f"{name}, {scheme}, {options}: " + ", ".join(f"{e / n / s:.1e}" for (e, n), s in zip(errors, sizes))
+    )
+
+
+def test_the_bound_of_bfloat16_has_teeth():
+    """A result from operands of two significant bits, let alone none at all, is outside."""
+    precision = Config(wire="bf16").precision
+    lowering, _, sizes = run("linear", "mixing", precision)
+    allowed = bound(lowering, precision=precision, sizes=sizes)[0]
+    g = torch.Generator().manual_seed(1)
+    x, w = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((300, 128), (96, 128)))
+    y, size = x @ w.mT, float(x.norm() * w.norm())
+    (a, i), (b, j) = torch.frexp(x), torch.frexp(w)
+    coarse = torch.ldexp((4 * a).floor() / 4, i) @ torch.ldexp((4 * b).floor() / 4, j).mT
+    print(float((coarse - y).norm()) / size, float(y.norm()) / size, allowed)
+    assert float((coarse - y).norm()) > allowed * size
+    assert float(y.norm()) > 3 * allowed * size
+
+
+def test_the_bound_follows_the_settings():
+    lowering = lower_linear((300, 128), (96, 128))
+    delicate = lower_conv((8, 64, 14, 14), (64, 64, 3, 3), padding=1)
+    by = {
+        name: bound(lowering, precision=Config(**options).precision)
+        for name, options in {
+            "fp32": {},
+            "tf32": {"arithmetic": "tf32"},
+            "bf16": {"arithmetic": "bf16"},
+            "wire": {"wire": "bf16"},
+        }.items()
+    }
+    assert by["fp32"] == bound(lowering)
+    for a, b in itertools.pairwise(("fp32", "tf32", "bf16")):
+        assert all(x < y for x, y in zip(by[a], by[b]))
+    assert by["wire"][0] > by["bf16"][0], "its results are rounded as well"
+    assert by["wire"][2] == pytest.approx(by["bf16"][2]), "all but dW"
+    assert bound(delicate, precision=Config(wire="bf16").precision) == bound(delicate)
 
 
 def test_amplification_is_the_mean_square_of_the_coefficients():
@@ -114,3 +168,14 @@ def test_loss_tolerance_follows_the_worst_so_far():
     )
     with pytest.raises(ValueError):
         loss_tolerance([1.0], [1.0, 2.0])
+
+
+def test_loss_tolerance_in_less_than_float32():
+    plain, rough, b = [2.0, 1.0, 0.5], [2.0, 1.0 + 1e-3, 0.5], 2.0**-8
+    for options in ({"wire": "bf16"}, {"arithmetic": "bf16"}):
+        assert loss_tolerance(plain, rough, Config(**options).precision) == pytest.approx(
+            [b * 2.0, ROUNDED_GROWTH * 1e-3 + b, ROUNDED_GROWTH * 1e-3 + b * 0.5], rel=1e-6
+        )
+    assert loss_tolerance(plain, rough, Config(arithmetic="tf32").precision) == pytest.approx(
+        [b / 2, (ROUNDED_GROWTH * 1e-3 + b) / 4, (ROUNDED_GROWTH * 1e-3 + b * 0.5) / 4], rel=1e-6
+    )

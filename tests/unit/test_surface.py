@@ -40,6 +40,8 @@ def test_settings():
         "spread",
         "chunk",
         "weight_uses",
+        "wire",
+        "arithmetic",
         "probes",
         "fleet",
     ]

@@ -41,24 +41,24 @@ struct Transform {
     int32_t source_type, target_type;
 };
 
-// out[r, p] = sum_f a[r, f] v[p, f];  norms[r] = ||a[r]||. float64 whatever a is.
+// out[r, p] = sum_f a[r, f] v[p, f], or with the squares of a;  norms[r] = ||a[r]||. float64 whatever a is.
 struct Projection {
     const void* a;
     const double* v;  // (P, F)
     double* out;      // (R, P)
     double* norms;    // (R) or null
     int64_t rows, width, stride;
-    int32_t type, probes;
+    int32_t type, probes, squared;
 };
 
-// out[f, p] = sum_r a[r, f] q[r, p];  squares[f] = sum_r a[r, f]^2. float64 whatever a is.
+// out[f, p] = sum_r a[r, f] q[r, p], or with the squares of a;  squares[f] = sum_r a[r, f]^2. float64 whatever a is.
 struct Contraction {
     const void* a;
     const double* q;  // (R, P)
     double* out;      // (F, P)
     double* squares;  // (F)
     int64_t rows, width, stride;
-    int32_t type, probes;
+    int32_t type, probes, squared;
 };
 
 struct Passes {

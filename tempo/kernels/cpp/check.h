@@ -17,16 +17,16 @@ INLINE void project_rows(const Projection& p, int64_t row, int first, bool norms
         vec<double> probe[P];
         for (int k = 0; k < P; ++k) probe[k] = load(v + k * p.width + f);
         for (int r = 0; r < R; ++r) {
-            vec<double> x = widen(a + r * p.stride + f);
-            for (int k = 0; k < P; ++k) sum[r][k] += x * probe[k];
+            vec<double> x = widen(a + r * p.stride + f), y = p.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) sum[r][k] += y * probe[k];
             square[r] += x * x;
         }
     }
     for (int r = 0; r < R; ++r) {
         double rest[P] = {}, rest_square = 0;
         for (int64_t g = f; g < p.width; ++g) {
-            double x = widen_one(a[r * p.stride + g]);
-            for (int k = 0; k < P; ++k) rest[k] += x * v[k * p.width + g];
+            double x = widen_one(a[r * p.stride + g]), y = p.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) rest[k] += y * v[k * p.width + g];
             rest_square += x * x;
         }
         for (int k = 0; k < P; ++k) p.out[(row + r) * p.probes + first + k] = total(sum[r][k]) + rest[k];
@@ -78,8 +78,8 @@ INLINE void contract_rows(const Contraction& c, int64_t lo, int64_t hi, int firs
         vec<double> sum[P], square{};
         for (int k = 0; k < P; ++k) sum[k] = load(out + (first + k) * c.width + f);
         for (int64_t r = lo; r < hi; ++r) {
-            vec<double> x = widen(a + r * c.stride + f);
-            for (int k = 0; k < P; ++k) sum[k] += x * c.q[r * c.probes + first + k];
+            vec<double> x = widen(a + r * c.stride + f), y = c.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) sum[k] += y * c.q[r * c.probes + first + k];
             square += x * x;
         }
         for (int k = 0; k < P; ++k) store(out + (first + k) * c.width + f, sum[k]);
@@ -87,8 +87,8 @@ INLINE void contract_rows(const Contraction& c, int64_t lo, int64_t hi, int firs
     }
     for (; f < c.width; ++f)
         for (int64_t r = lo; r < hi; ++r) {
-            double x = widen_one(a[r * c.stride + f]);
-            for (int k = 0; k < P; ++k) out[(first + k) * c.width + f] += x * c.q[r * c.probes + first + k];
+            double x = widen_one(a[r * c.stride + f]), y = c.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) out[(first + k) * c.width + f] += y * c.q[r * c.probes + first + k];
             if (squares) squares[f] += x * x;
         }
 }

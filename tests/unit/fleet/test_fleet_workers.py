@@ -9,10 +9,20 @@ import pytest
 import torch
 
 from tempo.errors import ProtocolError, UsageError, WorkerLost
-from tempo.fleet import DeviceWorker, JobRefused, OperandsEvicted, ProcessWorker, workers_from
+from tempo.fleet import (
+    DeviceWorker,
+    Done,
+    EventKind,
+    Fleet,
+    JobRefused,
+    OperandsEvicted,
+    ProcessWorker,
+    Task,
+    workers_from,
+)
 from tempo.fleet.client import Client
 from tempo.ops import Job, Op, Operand, compute
-from tempo.wire import Evicted, Refused, Result, Welcome, encode
+from tempo.wire import Evicted, Refused, Result, Welcome, encode, limits
 from tempo.wire.frame import prefix
 
 X, W = torch.randn(6, 3), torch.randn(1, 4, 3)
@@ -116,7 +126,7 @@ def test_an_honest_reply_is_taken_into_the_shape_of_the_request(enemy):
         frame(Evicted(2, (1,))),
         frame(Refused("memory", 9)),
         frame(Refused("malformed")),
-        frame(Welcome(1, "fp32", "fp64")),
+        frame(Welcome(limits.VERSION, ("f32",))),
         b"\xff" * 64,
         bytes(64),
     ],
@@ -158,7 +168,7 @@ def test_sound_refusals_leave_the_connection_in_step(enemy):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (frame(Welcome(2, "fp32", "fp64")), "another version"),
+        (frame(Welcome(limits.VERSION + 1, ("f32",))), "another version"),
         (frame(Refused("version")), "another version"),
         (frame(Result(0)), "something else than Welcome"),
     ],
@@ -217,3 +227,65 @@ def test_local_workers_are_spawned_and_a_bad_neighbour_leaves_none_behind(monkey
     for worker in made:
         with pytest.raises(ProcessLookupError):
             os.kill(worker.pid, 0)
+
+
+# ---- dtypes ----------------------------------------------------------------------------------------
+
+
+def half():
+    return job(x=X.bfloat16(), w=W.bfloat16())
+
+
+def test_a_job_that_a_worker_does_not_multiply_is_not_sent(enemy):
+    raw, client = enemy
+    raw.sendall(frame(Welcome(limits.VERSION, ("f32",))))
+    client.handshake(soon())
+    before = client.bytes_sent
+    for _ in range(2):
+        with pytest.raises(JobRefused) as caught:
+            client.run(half(), BOTH, soon())
+        assert caught.value.code == "unsupported"
+    assert client.bytes_sent == before
+
+
+@pytest.mark.security
+def test_a_worker_that_takes_back_what_it_said_breaks_the_protocol(enemy):
+    raw, client = enemy
+    raw.sendall(frame(Welcome(limits.VERSION, ("f32", "bf16"))) + frame(Refused("unsupported", 1)))
+    client.handshake(soon())
+    with pytest.raises(ProtocolError, match="said it could"):
+        client.run(half(), BOTH, soon())
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_result_in_another_dtype_does_not_fit(enemy, dtype):
+    """The master expects bfloat16 of a product, float32 of dW, whatever the worker likes."""
+    raw, client = enemy
+    dw = dtype == torch.bfloat16
+    left, right = (torch.zeros(6, 4), X) if dw else (X, W)
+    pair = [Operand(i, tuple(t.shape), torch.bfloat16, t.bfloat16()) for i, t in ((1, left), (2, right))]
+    asked = Job(Op.GRAD_W if dw else Op.PRODUCT, *pair, (6,))
+    assert asked.result_dtype == (torch.float32 if dw else torch.bfloat16)
+    raw.sendall(frame(Result(1), bytes(dtype.itemsize * asked.result_nbytes // asked.result_dtype.itemsize)))
+    with pytest.raises(ProtocolError, match="expected"):
+        client.run(asked, BOTH, soon())
+
+
+def test_the_fleet_goes_elsewhere_and_blames_nobody(monkeypatch):
+    """A device without bfloat16 is no liar: its other jobs still go to it."""
+    old, new = DeviceWorker("cpu", name="old"), DeviceWorker("cpu", name="new")
+    old._executor.dtypes = ("f32", "f64")
+    events = []
+    with Fleet([old, new], on_event=events.append) as fleet:
+        for _ in range(2):
+            done, other = fleet.run(
+                [Task(half(), 0), Task(job(), 0)], lambda j, reply: reply.open_for_check()
+            )
+            assert torch.equal(done.value, compute(Op.PRODUCT, X.bfloat16(), W.bfloat16(), (6,)))
+            assert done.worker == "new"
+            assert isinstance(other, Done)
+        assert fleet.width == 2
+    kinds = {event.kind for event in events}
+    assert EventKind.REFUSED in kinds
+    assert EventKind.QUARANTINED not in kinds

@@ -10,7 +10,7 @@ import torch
 
 from tempo.errors import IntegrityError, KeySpentError, UsageError
 from tempo.integrity import Verifier, Witness
-from tempo.ops import Job, Op, Operand, Unverified, compute
+from tempo.ops import Arithmetic, Job, Op, Operand, Unverified, compute
 from tempo.secrecy.keys import SessionKey, Stream
 
 DTYPES = [torch.float32, torch.float64]
@@ -275,3 +275,25 @@ def test_probes_do_not_run_out():
         stream._keystream = Cipher(ChaCha20(bytes(32), nearly), mode=None).encryptor()
     for _ in range(3):
         verifier.probe(8)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("arithmetic", [Arithmetic.TF32, Arithmetic.BF16])
+def test_a_witness_for_a_worker_that_may_round(arithmetic):
+    """A kept X is judged as one that is at hand; a witness taken for less is not enough."""
+    job = job_of(Op.GRAD_W, (40, 25), dtype=torch.float32)
+    x, verifier = job.right.tensor, Verifier(key_of(20), 2)
+    gone = Job(Op.GRAD_W, job.left, Operand(1, tuple(x.shape), x.dtype, None), job.rows, arithmetic)
+    reply = compute(Op.GRAD_W, job.left.tensor, x, job.rows, arithmetic)
+    assert accept(verifier, gone, reply, verifier.witness(x, job.rows, arithmetic)) is reply
+    forged = reply.clone()
+    forged[1, 3] *= 1.1
+    with pytest.raises(IntegrityError):
+        accept(verifier, gone, forged, verifier.witness(x, job.rows, arithmetic))
+    with pytest.raises(UsageError, match="does not round X"):
+        accept(verifier, gone, reply, verifier.witness(x, job.rows))
+    # The other way round is fine: dY is uneven, so that nothing of this job may be rounded.
+    exact = Job(Op.GRAD_W, job.left, gone.right, job.rows)
+    with pytest.raises(IntegrityError):
+        accept(verifier, exact, reply + 1e-3, verifier.witness(x, job.rows, arithmetic))
+    accept(verifier, exact, honest(job), verifier.witness(x, job.rows, arithmetic))

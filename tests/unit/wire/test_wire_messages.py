@@ -1,6 +1,7 @@
 """The messages: frozen bytes, strict decoding, limits."""
 
 import contextlib
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tempo.errors import ProtocolError, UsageError
-from tempo.ops import Job, Op, Operand
+from tempo.ops import Arithmetic, Job, Op, Operand
 from tempo.wire import (
+    DTYPES,
     Bye,
     Compute,
     Evicted,
@@ -30,22 +32,23 @@ from tempo.wire import (
 X = Part(id=7, shape=(2, 3), dtype="f32", sent=True, keep=True)
 W = Part(id=300, shape=(1, 4, 3), dtype="f32", sent=False, keep=False)
 
-# The format of version 1, byte for byte. A change here is a new version of the protocol.
+# The format of version 2, byte for byte. A change here is a new version of the protocol.
 REQUESTS = [
-    (Hello(version=1), "82a26973a568656c6c6fa776657273696f6e01"),
+    (Hello(version=2), "82a26973a568656c6c6fa776657273696f6e02"),
     (
-        Compute(job=5, op="product", left=X, right=W, rows=(2,)),
-        "86a26973a7636f6d70757465a36a6f6205a26f70a770726f64756374a46c65667485a2696407a5736861706592"
+        Compute(job=5, op="product", left=X, right=W, rows=(2,), arithmetic="fp32"),
+        "87a26973a7636f6d70757465a36a6f6205a26f70a770726f64756374a46c65667485a2696407a5736861706592"
         "0203a56474797065a3663332a473656e74c3a46b656570c3a5726967687485a26964cd012ca573686170659301"
-        "0403a56474797065a3663332a473656e74c2a46b656570c2a4726f77739102",
+        "0403a56474797065a3663332a473656e74c2a46b656570c2a4726f77739102"
+        "aa61726974686d65746963a466703332",
     ),
     (Release(ids=(1, 70000)), "82a26973a772656c65617365a36964739201ce00011170"),
     (Bye(), "81a26973a3627965"),
 ]
 REPLIES = [
     (
-        Welcome(version=1, float32="fp32", float64="fp64"),
-        "84a26973a777656c636f6d65a776657273696f6e01a7666c6f61743332a466703332a7666c6f61743634a466703634",
+        Welcome(version=2, dtypes=("f32", "f64", "bf16")),
+        "83a26973a777656c636f6d65a776657273696f6e02a664747970657393a3663332a3663634a462663136",
     ),
     (Result(job=5), "82a26973a6726573756c74a36a6f6205"),
     (Evicted(job=5, ids=(7,)), "83a26973a765766963746564a36a6f6205a36964739107"),
@@ -76,7 +79,15 @@ def _header(**fields):
 
 
 PART = {"id": 1, "shape": [1, 1], "dtype": "f32", "sent": True, "keep": False}
-COMPUTE = {"is": "compute", "job": 1, "op": "product", "left": PART, "right": PART, "rows": [1]}
+COMPUTE = {
+    "is": "compute",
+    "job": 1,
+    "op": "product",
+    "left": PART,
+    "right": PART,
+    "rows": [1],
+    "arithmetic": "fp32",
+}
 
 
 @pytest.mark.security
@@ -94,6 +105,9 @@ COMPUTE = {"is": "compute", "job": 1, "op": "product", "left": PART, "right": PA
         {**COMPUTE, "op": "exec"},
         {**COMPUTE, "rows": [0] * (limits.MAX_GROUPS + 1)},
         {**COMPUTE, "rows": [1.0]},
+        {**COMPUTE, "arithmetic": "fp8"},
+        {**COMPUTE, "left": {**PART, "dtype": "f16"}},
+        {name: value for name, value in COMPUTE.items() if name != "arithmetic"},
         {**COMPUTE, "left": {**PART, "shape": [1] * 4}},
         {**COMPUTE, "left": {**PART, "shape": [limits.MAX_SIZE + 1, 1]}},
         {**COMPUTE, "left": {**PART, "dtype": "object"}},
@@ -113,7 +127,10 @@ def test_what_breaks_a_rule_is_no_message(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"is": "welcome", "version": 1, "float32": "tf32", "float64": "fp64"},
+        {"is": "welcome", "version": 2, "dtypes": ["f32", "f8"]},
+        {"is": "welcome", "version": 2, "dtypes": ["f32"] * 4},
+        {"is": "welcome", "version": 2, "dtypes": ["f32"], "arithmetic": "tf32"},
+        {"is": "welcome", "version": 1, "float32": "fp32", "float64": "fp64"},
         {"is": "result", "job": 1, "shape": [1]},
         {"is": "result", "job": None},
         {"is": "evicted", "job": 1, "ids": []},
@@ -183,7 +200,11 @@ def test_an_operand_on_both_sides_is_shipped_once():
 @pytest.mark.parametrize(
     ("job", "why"),
     [
-        (_job(torch.float16), "float32 or float64"),
+        (_job(torch.float16), "float32, float64 or bfloat16"),
+        (_job(torch.bfloat16, torch.float64), "share a dtype"),
+        (replace(_job(torch.float64), arithmetic=Arithmetic.TF32), "tf32 is for float32"),
+        (replace(_job(torch.bfloat16), arithmetic=Arithmetic.BF16), "bf16 is for float32"),
+        (replace(_job(torch.bfloat16, torch.float32), arithmetic=Arithmetic.BF16), "bf16 is for float32"),
         (_job(torch.float32, torch.float64), "share a dtype"),
         (_job(tensor=False), "no tensor"),
         (_job(rows=(3,)), "sum of the rows"),
@@ -199,3 +220,44 @@ def test_a_job_over_the_limits_is_refused_before_it_is_sent():
     weight = Operand(2, (1, 1, 1 << 11), torch.float32, torch.zeros(1, 1, 1 << 11))
     with pytest.raises(UsageError, match="split it"):
         compute_message(Job(Op.PRODUCT, big, weight, (1 << 20,)), 1, frozenset({1, 2}))
+
+
+SIZES = st.integers(0, 6)
+PAIRS = st.sampled_from(
+    [
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.bfloat16),
+    ]
+)
+
+
+@given(
+    st.sampled_from(Op),
+    SIZES,
+    SIZES,
+    SIZES,
+    PAIRS,
+    st.sampled_from(Arithmetic),
+    st.sets(st.sampled_from([1, 2])),
+)
+def test_a_job_arrives_as_it_was_meant(op, t, k, n, dtypes, arithmetic, ship):
+    """Encode, decode, and the worker reads the same operation, sizes, dtypes and arithmetic."""
+    arithmetic = arithmetic if dtypes == (torch.float32, torch.float32) else Arithmetic.FP32
+    shapes = {
+        Op.PRODUCT: ((t, k), (1, n, k)),
+        Op.GRAD_X: ((t, n), (1, n, k)),
+        Op.GRAD_W: ((t, n), (t, k)),
+    }[op]
+    tensors = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes)]
+    pair = [Operand(i + 1, tuple(t.shape), t.dtype, t, bool(i)) for i, t in enumerate(tensors)]
+    job = Job(op, *pair, (t,), arithmetic)
+    message = decode_request(encode(compute_message(job, 3, frozenset(ship))))
+    assert (message.operation, message.rows, message.allowed) == (op, (t,), arithmetic)
+    assert message.result_dtype == job.result_dtype
+    assert message.payload == sum(o.nbytes for o in pair if o.id in ship)
+    for part, operand in zip(message.parts, pair):
+        assert (part.id, part.shape, part.keep) == (operand.id, operand.shape, operand.keep)
+        assert (DTYPES[part.dtype], part.nbytes) == (operand.dtype, operand.nbytes)

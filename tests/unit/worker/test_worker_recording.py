@@ -79,9 +79,22 @@ X, W = torch.randn(600, 30), torch.randn(1, 400, 30)
 BOTH = frozenset({1, 2})
 
 
-def job():
-    x, w = Operand(1, (600, 30), X.dtype, X, True), Operand(2, (1, 400, 30), W.dtype, W, True)
+def job(dtype=torch.float32):
+    x, w = (t.to(dtype) for t in (X, W))
+    x, w = Operand(1, (600, 30), dtype, x, True), Operand(2, (1, 400, 30), dtype, w, True)
     return Job(Op.PRODUCT, x, w, (600,))
+
+
+def test_bfloat16_operands_are_recorded_as_such(recorded):
+    running = recorded()
+    client, _ = running.client()
+    client.handshake(soon())
+    reply = client.run(job(torch.bfloat16), BOTH, soon()).open_for_check()
+    client.close()
+    (first,) = (r for r in running.end() if isinstance(r.message, Compute))
+    assert first.operands[1].dtype == reply.dtype == torch.bfloat16
+    assert torch.equal(first.operands[1], X.bfloat16())
+    assert torch.equal(first.operands[2], W.bfloat16())
 
 
 @pytest.mark.security
