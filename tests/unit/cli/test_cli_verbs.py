@@ -15,6 +15,7 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
+    "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),

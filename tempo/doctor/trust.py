@@ -1,0 +1,62 @@
+"""What secrets and certificates stand on: a TEE, the clock, the system's generator."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tempo
+from tempo.doctor.finding import Finding, note, ok, problem
+from tempo.doctor.host import Host
+
+_DEVICES = {"SEV-SNP": "dev/sev-guest", "TDX": "dev/tdx_guest", "SGX": "dev/sgx_enclave", "Nitro": "dev/nsm"}
+_CONFIGFS = "sys/kernel/config/tsm/report"
+#: Clocks and file times are rounded differently.
+_SLACK_S = 2.0
+
+
+def tee(host: Host) -> Finding:
+    """A guess from what the kernel shows. Whether it is genuine is what attestation proves, not this."""
+    found = [name for name, path in _DEVICES.items() if host.exists(path)]
+    configfs = host.exists(_CONFIGFS)
+    if not found:
+        seen = "configfs-tsm is there, but no guest device" if configfs else "no TEE found"
+        return note("tee", f"{seen}: fine for development", "run the master in a confidential VM for secrets")
+    if not configfs and not {"SGX", "Nitro"} & set(found):
+        return note(
+            "tee",
+            f"a guess: {', '.join(found)}, without configfs-tsm",
+            "reports come from there: mount -t configfs none /sys/kernel/config (Linux 6.7 or newer)",
+        )
+    return ok("tee", f"a guess: {', '.join(found)}{', configfs-tsm' if configfs else ''}")
+
+
+def clock(now: float | None = None) -> Finding:
+    """Certificates need the right day; deadlines need a clock that never goes back. now: seconds of Unix."""
+    now = time.time() if now is None else now
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    installed = Path(tempo.__file__).stat().st_mtime
+    if now + _SLACK_S < installed:
+        return problem(
+            "clock", f"{shown} is before the files of Tempo were written", "set it: certificates depend on it"
+        )
+    return ok("clock", f"{shown}, monotonic to {time.get_clock_info('monotonic').resolution * 1e9:.0f} ns")
+
+
+def _draw() -> bytes:
+    return os.getrandom(1, os.GRND_NONBLOCK)
+
+
+def entropy(draw: Callable[[], bytes] = _draw) -> Finding:
+    """Whether the system's generator is seeded. What is drawn here is thrown away."""
+    try:
+        draw()
+    except BlockingIOError:
+        return problem(
+            "entropy", "the system's generator is not seeded yet", "wait, or give the VM a virtio-rng device"
+        )
+    except (OSError, AttributeError):
+        return problem("entropy", "the system has no getrandom", "run on Linux 3.17 or newer")
+    return ok("entropy", "the system's generator is seeded")
