@@ -5,13 +5,14 @@ from __future__ import annotations
 from tempo.doctor import hardware, software, trust
 from tempo.doctor.finding import Finding
 from tempo.doctor.host import Host
+from tempo.kernels import native_status
 
 
 def examine_host(host: Host) -> list[Finding]:
     return [
         software.python(),
         software.pytorch(),
-        software.kernels(software.kernel_status()),
+        software.kernels(native_status()),
         software.compiler(host),
         hardware.processor(host),
         hardware.cores(host),

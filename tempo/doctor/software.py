@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import re
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from tempo.doctor.finding import Finding, note, ok, problem
 from tempo.doctor.host import Host
+from tempo.kernels import Serving
 
 _LEAST_TORCH = (2, 6)
 _SIMD = ("avx512", "avx2")
@@ -20,23 +18,6 @@ _MEND_KERNELS = (
     "install a C++ compiler (Debian: apt-get install g++) and Tempo again: pip install --force-reinstall "
     "--no-deps tempo-confidential"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class KernelStatus:
-    """serving: "avx512", "avx2", "portable" or "plain" (PyTorch). reason: why not better."""
-
-    serving: str
-    reason: str
-
-
-def kernel_status() -> KernelStatus:
-    """What `tempo.kernels.native_status` says; plain where this installation has no native kernels."""
-    ask: Any = getattr(importlib.import_module("tempo.kernels"), "native_status", None)
-    if ask is None:
-        return KernelStatus("plain", "this installation has no native kernels")
-    status = ask()
-    return KernelStatus(str(status.serving), str(status.reason))
 
 
 def python() -> Finding:
@@ -50,7 +31,7 @@ def pytorch(version: str = torch.__version__) -> Finding:
     return ok("torch", version)
 
 
-def kernels(status: KernelStatus) -> Finding:
+def kernels(status: Serving) -> Finding:
     if status.serving in _SIMD:
         return ok("kernels", f"native, {status.serving}")
     if status.serving == "portable":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tempo.doctor import Finding, Host, Status, examine_host, hardware, software, trust
-from tempo.doctor.software import KernelStatus
+from tempo.kernels import Serving
 
 OK, NOTE, PROBLEM = Status.OK, Status.NOTE, Status.PROBLEM
 
@@ -42,25 +42,18 @@ def test_python_and_torch() -> None:
 @pytest.mark.parametrize(
     ("status", "expected", "says"),
     [
-        (KernelStatus("avx512", ""), OK, "avx512"),
-        (KernelStatus("avx2", "no AVX-512"), OK, "avx2"),
-        (KernelStatus("portable", "the CPU has no AVX2"), NOTE, "the CPU has no AVX2"),
-        (KernelStatus("plain", "no compiler when it was built"), NOTE, "no compiler when it was built"),
+        (Serving("avx512", ""), OK, "avx512"),
+        (Serving("avx2", "no AVX-512"), OK, "avx2"),
+        (Serving("portable", "the CPU has no AVX2"), NOTE, "the CPU has no AVX2"),
+        (Serving("plain", "no compiler when it was built"), NOTE, "no compiler when it was built"),
     ],
 )
-def test_kernels(status: KernelStatus, expected: Status, says: str) -> None:
+def test_kernels(status: Serving, expected: Status, says: str) -> None:
     check(software.kernels(status), expected, says)
 
 
 def test_kernels_that_are_absent_say_how_to_mend_it() -> None:
-    check(software.kernels(KernelStatus("plain", "x")), NOTE, "C++ compiler", "reinstall")
-
-
-def test_the_seam_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempo.kernels.native_status", lambda: KernelStatus("avx2", "why"), raising=False)
-    assert software.kernel_status() == KernelStatus("avx2", "why")
-    monkeypatch.delattr("tempo.kernels.native_status")
-    assert software.kernel_status().serving == "plain"
+    check(software.kernels(Serving("plain", "x")), NOTE, "C++ compiler", "reinstall")
 
 
 def test_compiler(tmp_path: Path) -> None:
