@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar, final
@@ -72,7 +72,7 @@ class Fleet:
 
     def stream(
         self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T], window: int | None = None
-    ) -> Iterator[Done[T] | Failed]:
+    ) -> Generator[Done[T] | Failed, None, None]:
         """As `run`, each outcome as soon as it and those before it are known, while later tasks are
         under way. window: so many tasks are out at most; the next is pulled when one has come back.
 
@@ -87,7 +87,7 @@ class Fleet:
 
     def _stream(
         self, tasks: Iterator[Task], accept: Callable[[Job, Unverified], T], window: int | None
-    ) -> Iterator[Done[T] | Failed]:
+    ) -> Generator[Done[T] | Failed, None, None]:
         dispatch = Dispatch(
             accept,
             usable=self._usable,

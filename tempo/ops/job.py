@@ -96,14 +96,12 @@ def result_shape(op: Op, left: Shape, right: Shape, rows: tuple[int, ...]) -> Sh
     return (left[0], outer)
 
 
-def compute(
-    op: Op, left: Tensor, right: Tensor, rows: tuple[int, ...], out: Tensor | None = None
-) -> Tensor:
-    """The result of a job, on whatever device its operands live. out: memory for it, of its shape."""
+def compute(op: Op, left: Tensor, right: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """The result of a job, on whatever device its operands live."""
     match op:
         case Op.PRODUCT:
-            return product(left, right, rows, out)
+            return product(left, right, rows)
         case Op.GRAD_X:
-            return grad_x(left, right, rows, out)
+            return grad_x(left, right, rows)
         case Op.GRAD_W:
-            return grad_w(left, right, rows, out)
+            return grad_w(left, right, rows)

@@ -31,30 +31,29 @@ def _equal(rows: Sequence[int]) -> bool:
     return len(set(rows)) == 1
 
 
-def product(x_TK: Tensor, w_GNK: Tensor, rows: Sequence[int], out: Tensor | None = None) -> Tensor:
-    """Y_TN = X_TK W_g^T, group by group. out: contiguous memory for it, of its shape."""
+def product(x_TK: Tensor, w_GNK: Tensor, rows: Sequence[int]) -> Tensor:
+    """Y_TN = X_TK W_g^T, group by group."""
     groups, n, k = w_GNK.shape
-    y_TN = x_TK.new_empty(x_TK.shape[0], n) if out is None else out
     if _equal(rows):
-        torch.bmm(x_TK.reshape(groups, rows[0], k), w_GNK.mT, out=y_TN.view(groups, rows[0], n))
-        return y_TN
+        return torch.bmm(x_TK.reshape(groups, rows[0], k), w_GNK.mT).flatten(0, 1)
+    y_TN = x_TK.new_empty(x_TK.shape[0], n)
     for w_NK, (lo, hi) in zip(w_GNK, spans(rows), strict=True):
         torch.mm(x_TK[lo:hi], w_NK.mT, out=y_TN[lo:hi])
     return y_TN
 
 
-def grad_x(dy_TN: Tensor, w_GNK: Tensor, rows: Sequence[int], out: Tensor | None = None) -> Tensor:
+def grad_x(dy_TN: Tensor, w_GNK: Tensor, rows: Sequence[int]) -> Tensor:
     """dX_TK = dY_TN W_g, group by group."""
-    return product(dy_TN, w_GNK.mT, rows, out)
+    return product(dy_TN, w_GNK.mT, rows)
 
 
-def grad_w(dy_TN: Tensor, x_TK: Tensor, rows: Sequence[int], out: Tensor | None = None) -> Tensor:
+def grad_w(dy_TN: Tensor, x_TK: Tensor, rows: Sequence[int]) -> Tensor:
     """dW_GNK = dY_g^T X_g, group by group."""
     n, k = dy_TN.shape[1], x_TK.shape[1]
-    dw_GNK = x_TK.new_empty(len(rows), n, k) if out is None else out
     if _equal(rows):
         groups, r = len(rows), rows[0]
-        return torch.bmm(dy_TN.reshape(groups, r, n).mT, x_TK.reshape(groups, r, k), out=dw_GNK)
+        return torch.bmm(dy_TN.reshape(groups, r, n).mT, x_TK.reshape(groups, r, k))
+    dw_GNK = x_TK.new_empty(len(rows), n, k)
     for dw_NK, (lo, hi) in zip(dw_GNK, spans(rows), strict=True):
         torch.mm(dy_TN[lo:hi].mT, x_TK[lo:hi], out=dw_NK)
     return dw_GNK

@@ -7,13 +7,14 @@ needs of its predecessor is explicit: a forward piece leaves a `Kept`, a gradien
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
 from torch import Tensor
 
 from tempo.integrity import Checks, Verifier, Witness
+from tempo.memory import Pool
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.basis import Basis
 from tempo.secrecy.keys import Label, SessionKey
@@ -38,6 +39,8 @@ class Desk:
     ids: Iterator[int]
     labels: Iterator[int]
     release: Release
+    #: Memory of results.
+    pool: Pool = field(default_factory=Pool)
 
     def row_key(self, where: Selection) -> RowKey:
         label: Label = (next(self.labels),)
@@ -189,8 +192,5 @@ def _centred(x_GRK: Tensor, centre_G1K: Tensor | None, where: Selection) -> list
 def add_centre(y_GRN: Tensor, where: Selection, centre_G1K: Tensor, w_GNK: Tensor) -> None:
     """Y += 1 (W c)^T on the rows that were sent, in place."""
     share_G1N = torch.bmm(centre_G1K, w_GNK.mT)
-    for g, (index, count) in enumerate(zip(where.index, where.counts, strict=True)):
-        if index is None:
-            y_GRN[g] += share_G1N[g]
-        elif count:
-            y_GRN[g].index_add_(0, index, share_G1N[g].expand(count, -1))
+    for g in range(len(where.index)):
+        where.add(y_GRN, g, share_G1N[g])

@@ -20,6 +20,7 @@ from tempo.secrecy.monomial import Monomial
 
 class Scheme(ABC):
     """Abstract. `smallest`: fewer rows or features than this are never sent.
+    `chunk`: rows of longer axes are permuted within so many.
     `blurs_rows`: rows are mixed, so zero rows are left out and a common mean is taken off first."""
 
     name: ClassVar[str]
@@ -27,7 +28,7 @@ class Scheme(ABC):
 
     def __init__(self, *, chunk: int, smallest: int) -> None:
         self.smallest = smallest
-        self._chunk = chunk
+        self.chunk = chunk
 
     @abstractmethod
     def bases(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
@@ -39,7 +40,7 @@ class Scheme(ABC):
 
     def rows(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
         """Bases of axes of rows: chunks of a long axis are independent."""
-        sizes = [chunks(length, self._chunk) for length in lengths]
+        sizes = [chunks(length, self.chunk) for length in lengths]
         parts = iter(self.bases(stream, [n for several in sizes for n in several]))
         sums = [[next(parts) for _ in several] for several in sizes]
         return [several[0] if len(several) == 1 else DirectSum(several) for several in sums]
