@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, final
 
 from tempo.errors import IntegrityError, NoWorkersLeft, OperandMissing, WorkerError
-from tempo.fleet.runner import Runner, Ticket
+from tempo.fleet.runner import Runner
 from tempo.fleet.settings import Event, EventKind
 from tempo.fleet.task import Done, Failed, Task
+from tempo.fleet.ticket import Ticket
 from tempo.ops import Job, Unverified
 
 T = TypeVar("T")

@@ -27,9 +27,10 @@ from typing import Self, TypeVar, final
 
 from tempo.errors import UsageError
 from tempo.fleet.dispatch import Dispatch
-from tempo.fleet.runner import Runner, Ticket
+from tempo.fleet.runner import Runner
 from tempo.fleet.settings import Event, FleetSettings, Stats
 from tempo.fleet.task import Done, Failed, Task
+from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
 from tempo.ops import Job, Unverified
 
