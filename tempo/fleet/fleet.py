@@ -28,7 +28,7 @@ from typing import Self, TypeVar, final
 from tempo.errors import UsageError
 from tempo.fleet.dispatch import Dispatch
 from tempo.fleet.runner import Runner
-from tempo.fleet.settings import Event, FleetSettings, Stats
+from tempo.fleet.settings import Event, FleetSettings, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
@@ -63,7 +63,8 @@ class Fleet:
         self._retries = 0
         self._owner = os.getpid()
         self._closed = False
-        self._runners = tuple(Runner(worker, self._settings, self._events.append) for worker in workers)
+        self._watcher: Watcher | None = None
+        self._runners = tuple(self._runner(worker) for worker in workers)
         self._left: tuple[Runner, ...] = ()
 
     def run(self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T]) -> list[Done[T] | Failed]:
@@ -115,6 +116,13 @@ class Fleet:
         finally:
             self._flush()
 
+    def _runner(self, worker: Worker) -> Runner:
+        return Runner(worker, self._settings, self._events.append, self._span)
+
+    def _span(self, part: str, lane: str, start: float, end: float, nbytes: int) -> None:
+        if (watcher := self._watcher) is not None:
+            watcher(part, lane, start, end, nbytes)
+
     def _count_retry(self) -> None:
         with self._lock:
             self._retries += 1
@@ -124,7 +132,7 @@ class Fleet:
         with self._lock:
             if self._closed or worker.name in {runner.name for runner in self._runners}:
                 raise UsageError(f"this fleet is closed or has a worker named {worker.name} already")
-            self._runners = (*self._runners, Runner(worker, self._settings, self._events.append))
+            self._runners = (*self._runners, self._runner(worker))
 
     def remove(self, name: str) -> None:
         """A worker leaves: it finishes the jobs it was given, then it is closed. What it holds is sealed
@@ -151,6 +159,10 @@ class Fleet:
     def holds(self, operand: int) -> bool:
         """Whether some worker is believed to hold this operand (it may have evicted it by now)."""
         return any(runner.holds(operand) for runner in self._runners)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """From now on tell `watcher` when jobs were sent, computed, received; None: nobody."""
+        self._watcher = watcher
 
     @property
     def width(self) -> int:

@@ -15,7 +15,7 @@ from typing import final
 from tempo.errors import OperandMissing, WorkerLost
 from tempo.fleet.holdings import Holdings
 from tempo.fleet.pace import Pace
-from tempo.fleet.settings import EventKind, FleetSettings
+from tempo.fleet.settings import EventKind, FleetSettings, Watcher
 from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
 from tempo.ops import Unverified
@@ -29,13 +29,14 @@ _LOOK_S = 0.002
 class Open:
     """A job that was sent and not answered. since: when the worker could begin to answer it."""
 
-    __slots__ = ("company", "kept", "seconds", "since", "ticket")
+    __slots__ = ("company", "kept", "seconds", "sent_at", "since", "ticket")
 
     def __init__(self, ticket: Ticket, kept: set[int], seconds: float, *, company: bool) -> None:
         self.ticket = ticket
         self.kept = kept  # operands that it shipped and the worker will hold
         self.seconds = seconds  # that it may take
         self.since = time.monotonic()
+        self.sent_at = 0.0  # by time.perf_counter(), for timelines
         self.company = company  # another job was open when it was sent
 
 
@@ -50,6 +51,7 @@ class Pipe:
         holdings: Holdings,
         pace: Pace,
         tell: Callable[[EventKind, str], None],
+        span: Watcher,
     ) -> None:
         self.open: deque[Open] = deque()
         #: To be sent again, once no job is open.
@@ -59,6 +61,8 @@ class Pipe:
         self._holdings = holdings
         self._pace = pace
         self._tell = tell
+        self._span = span
+        self._free_at = 0.0  # when the worker was done with the job before, by time.perf_counter()
         self._depth = worker.depth
 
     @property
@@ -90,13 +94,15 @@ class Pipe:
         if not self.open:
             self._pace.start(job)
         if self._worker.depth > 1:
-            started = time.monotonic()
+            started, began = time.monotonic(), time.perf_counter()
             try:
                 self._worker.begin(job, ship, started + seconds)
             except BaseException:
                 if not self.open:
                     self._pace.stop(well=False)
                 raise
+            one.sent_at = time.perf_counter()
+            self._span("send", f"{self._worker.name} link", began, one.sent_at, shipped)
             for other in self.open:  # while we wrote, we read no reply
                 other.since += time.monotonic() - started
         else:
@@ -110,10 +116,12 @@ class Pipe:
         outcome: Unverified | BaseException
         try:
             if self._worker.depth > 1:
-                outcome = self._worker.end(deadline)
+                outcome = self._take(one, deadline)
             else:
                 ship, ticket.ship = ticket.ship, frozenset()
+                began = time.perf_counter()
                 outcome = self._worker.run(ticket.job, ship, deadline)
+                self._span("worker", self._worker.name, began, time.perf_counter(), 0)
             self._holdings.add(one.kept)
         except BaseException as error:  # handed to the caller, who waits for it
             outcome = error
@@ -134,6 +142,18 @@ class Pipe:
                 return ticket, outcome
         self.again.append(ticket)
         return None
+
+    def _take(self, one: Open, deadline: float) -> Unverified:
+        self._worker.ready(max(0.0, deadline - time.monotonic()))
+        began, free = time.perf_counter(), self._free_at
+        self._span("worker", self._worker.name, max(one.sent_at, free), began, 0)
+        self._free_at = began
+        try:
+            return self._worker.end(deadline)
+        finally:
+            received = one.ticket.job
+            size = nbytes(received.result_shape, received.left.dtype)
+            self._span("receive", f"{self._worker.name} link", began, time.perf_counter(), size)
 
     def lose(self) -> list[Ticket]:
         """The connection is gone: what was open on it."""

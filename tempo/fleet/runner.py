@@ -16,7 +16,7 @@ from tempo.errors import ProtocolError, WorkerError, WorkerLost
 from tempo.fleet.holdings import Holdings
 from tempo.fleet.pace import Pace
 from tempo.fleet.pipe import Pipe
-from tempo.fleet.settings import Event, EventKind, FleetSettings
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Watcher
 from tempo.fleet.ticket import NotTried, Ticket
 from tempo.fleet.worker import JobRefused, Worker
 from tempo.ops import Unverified
@@ -31,7 +31,9 @@ _IDLE_S = 1.0
 class Runner:
     """Thread-safe. `report` is called from any thread and only enqueues."""
 
-    def __init__(self, worker: Worker, settings: FleetSettings, report: Callable[[Event], None]) -> None:
+    def __init__(
+        self, worker: Worker, settings: FleetSettings, report: Callable[[Event], None], span: Watcher
+    ) -> None:
         self.worker = worker
         self.name = worker.name
         self.jobs = 0
@@ -48,7 +50,7 @@ class Runner:
         self._relapses = 0
         self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         # The thread's own.
-        self._pipe = Pipe(worker, settings, self.holdings, self.pace, self._tell)
+        self._pipe = Pipe(worker, settings, self.holdings, self.pace, self._tell, span)
         self._ending = False
         self._thread = threading.Thread(target=self._loop, name=f"tempo-{self.name}", daemon=True)
         self._thread.start()

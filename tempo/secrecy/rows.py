@@ -153,7 +153,7 @@ def apportion(count: int, weights: Sequence[float], smallest: int, grain: int = 
     sizes, total, weight, edge = [0] * len(weights), sum(weights[i] for i in chosen), 0.0, 0
     for i in chosen:
         weight += weights[i]
-        after = count if i == chosen[-1] else min(count, grain * round(count * weight / total / grain))
+        after = count if i == chosen[-1] else min(count, grain * int(count * weight / total / grain + 0.5))
         sizes[i] = after - edge
         edge = after
     for i in chosen:  # what a light part lacks, the largest gives
