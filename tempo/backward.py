@@ -18,6 +18,7 @@ axis. Without key shift, dX and dW are two such products: six encodings a step i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, final
 
@@ -25,19 +26,18 @@ import torch
 from torch import Tensor
 
 from tempo.errors import OperandMissing
-from tempo.fleet import Failed
+from tempo.fleet import Done, Failed
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
-from tempo.secrecy.rows import Selection, largest, row_norms, unfit
+from tempo.secrecy.rows import Selection, largest, row_norms, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
 
 if TYPE_CHECKING:
     from tempo.engine import Engine, Ticket
-
 
 #: Share of a piece's rows that decoys may take: each costs the master one row of the product.
 _DECOYS = 1 / 16
@@ -73,8 +73,9 @@ class Backward:
             self._norms_dy = row_norms(self._dy_GRN)
         groups, rows, _ = self._dy_GRN.shape
         shape = lowering.shape
-        self._dx_GRK = dy.new_zeros(groups, rows, shape.k) if want_x else None
-        self._dw_GNK = dy.new_zeros(groups, shape.n, shape.k) if want_w else None
+        empty = self._desk.pool.empty
+        self._dx_GRK = empty((groups, rows, shape.k), dy.dtype) if want_x else None
+        self._dw_GNK = empty((groups, shape.n, shape.k), dy.dtype).zero_() if want_w else None
         #: Sums of dW' by the key they are sealed under, and of the rows of dY they stand for.
         self._dw_sealed: dict[FeatureKey, Tensor] = {}
         self._dy_sum_GN1 = dy.new_zeros(groups, shape.n, 1)
@@ -102,6 +103,8 @@ class Backward:
             self._at_home(everything, want_x=self._want_x, want_w=self._want_w)
             return []
         live = self._rows_to_send(self._norms_dy)
+        if self._dx_GRK is not None and not live.all():
+            self._dx_GRK.zero_()
         if not self._engine.key_shift:
             of_x = self._counted(self._fresh_dx(live, self._new_weight)) if self._want_x else []
             return of_x + (self._fresh_dw(live & self._live_x) if self._want_w else [])
@@ -167,7 +170,7 @@ class Backward:
         """dX of these rows under fresh row keys; groups with too few rows are computed here."""
         if not self._want_x:
             return []
-        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
+        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR), dw=False)
         self._at_home(home, want_x=True, want_w=False)
         desk, forms = self._desk, self._forms
         return [GradientPiece(desk, weight.key, where, lane, forms, weight=weight) for lane, where in shards]
@@ -182,7 +185,7 @@ class Backward:
         """dW of these rows under keys that are fresh on every axis: X was sealed under B before."""
         if not self._want_w:
             return []
-        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR))
+        shards, home = self._engine.shards(self._lowering, Selection.where(rows_GR), dw=True)
         self._at_home(home, want_x=False, want_w=True)
         if not shards:
             return []
@@ -199,32 +202,37 @@ class Backward:
     def run(self, pieces: list[GradientPiece]) -> list[GradientPiece]:
         """One round over the fleet. Pieces that must be sealed again."""
         checks = self._desk.verifier.begin()
-        outcomes = self._engine.exchange(self._sealed(pieces, checks), checks)
         again: list[GradientPiece] = []
-        for piece, jobs in zip(pieces, outcomes, strict=True):
-            wanted = ["w"] * piece.want_w + ["x"] * piece.want_x
-            failed = {}
-            for what, outcome in zip(wanted, jobs, strict=True):
-                if isinstance(outcome, Failed):
-                    failed[what] = outcome
-                elif what == "w" and self._dw_GNK is not None:
-                    self._add_dw(piece, outcome.value, self._dw_GNK)
-                elif self._dx_GRK is not None:
-                    piece.open_dx(outcome.value, self._dx_GRK)
-                    for g, index in self._decoys(piece.where):
-                        self._dx_GRK[g, index] = 0
-            if not failed:
-                continue
-            lost = [f for f in failed.values() if isinstance(f.error, OperandMissing)]
-            if lost:
-                # A worker may say that it lost X' whenever it likes: it must not see X under B again.
-                rows = piece.where.mask()
-                rows = rows if self._decoy_GR is None else rows & ~self._decoy_GR
-                again += self._fresh_dw(rows) if "w" in failed else []
-                again += self._counted(self._fresh_dx(rows, self._new_weight)) if "x" in failed else []
-            else:
-                self._engine.require_fallback(next(iter(failed.values())))
-                self._at_home(piece.where, want_x="x" in failed, want_w="w" in failed)
+        with closing(self._engine.exchange(self._sealed(pieces, checks), checks)) as outcomes:
+            for piece, jobs in zip(pieces, outcomes, strict=True):
+                again += self._take(piece, jobs)
+        return again
+
+    def _take(self, piece: GradientPiece, jobs: list[Done[Tensor] | Failed]) -> list[GradientPiece]:
+        """Enter what came back of a piece. Pieces for what did not."""
+        wanted = ["w"] * piece.want_w + ["x"] * piece.want_x
+        failed = {}
+        for what, outcome in zip(wanted, jobs, strict=True):
+            if isinstance(outcome, Failed):
+                failed[what] = outcome
+            elif what == "w" and self._dw_GNK is not None:
+                self._add_dw(piece, outcome.value, self._dw_GNK)
+            elif self._dx_GRK is not None:
+                piece.open_dx(outcome.value, self._dx_GRK)
+                for g, index in self._decoys(piece.where):
+                    self._dx_GRK[g, index] = 0
+        if not failed:
+            return []
+        again = []
+        if any(isinstance(f.error, OperandMissing) for f in failed.values()):
+            # A worker may say that it lost X' whenever it likes: it must not see X under B again.
+            rows = piece.where.mask()
+            rows = rows if self._decoy_GR is None else rows & ~self._decoy_GR
+            again += self._fresh_dw(rows) if "w" in failed else []
+            again += self._counted(self._fresh_dx(rows, self._new_weight)) if "x" in failed else []
+        else:
+            self._engine.require_fallback(next(iter(failed.values())))
+            self._at_home(piece.where, want_x="x" in failed, want_w="w" in failed)
         return again
 
     def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[tuple[int, list[Job]]]:
@@ -253,14 +261,14 @@ class Backward:
         self._decoy_GR |= lost_GR
         stream = self._desk.key.stream(("decoys", *self._engine.label()))
         n = self._dy_GRN.shape[2]
-        for g, index in _rows_of(lost_GR):
+        for g, index in rows_of(lost_GR):
             # A group without any dY takes the size of the others.
             size = max(_rms(self._norms_dy[g]), 1e-3 * _rms(self._norms_dy)) / n**0.5
             self._dy_sent_GRN[g, index] = (size * stream.gaussian(len(index), n)).to(self._dy_GRN.dtype)
 
     def _decoys(self, where: Selection) -> Iterator[tuple[int, Tensor]]:
         """Group and rows of the decoys among the rows of a piece."""
-        return iter(()) if self._decoy_GR is None else _rows_of(where.mask() & self._decoy_GR)
+        return iter(()) if self._decoy_GR is None else rows_of(where.mask() & self._decoy_GR)
 
     def _at_home(self, where: Selection, *, want_x: bool, want_w: bool) -> None:
         with self._desk.stats.timed("local"):
@@ -290,10 +298,3 @@ class Backward:
 
 def _rms(norms: Tensor) -> float:
     return float(norms.square().mean().sqrt())
-
-
-def _rows_of(mask_GR: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(group, indices of its rows) for groups that have any."""
-    for g, mask in enumerate(mask_GR):
-        if mask.any():
-            yield g, mask.nonzero().flatten()

@@ -13,15 +13,18 @@ Axes: G groups, R rows, K in-features, N out-features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from math import ceil
+from itertools import islice
 from typing import final
 
 import torch
 from torch import Tensor
 
 from tempo.backward import Backward
+from tempo.chunks import cut
 from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
@@ -32,8 +35,9 @@ from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit,
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
 
-#: Of one operand of one job, at most: a frame holds more, but workers work and retries cost by the job.
-_SHARD_BYTES = 1 << 30
+#: Jobs that are sealed and not opened yet, for each worker: one is computed, one on its way, one
+#: waits for the link and one for the master. What is sealed and sent takes memory.
+_WINDOW = 4
 
 
 @final
@@ -81,7 +85,7 @@ class Engine:
             x_GRK, w_GNK = lowering.lower_x(x), lowering.lower_w(w)
             norms_x = row_norms(x_GRK)
             largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
-        y_GRN = x_GRK.new_zeros(*x_GRK.shape[:2], w_GNK.shape[1])
+        y_GRN = self.desk.pool.empty((*x_GRK.shape[:2], w_GNK.shape[1]), x_GRK.dtype)
         reason = unfit(largest_x, largest_w, dtype=x.dtype) or (
             "all weights are zero" if largest_w == 0 else None
         )
@@ -130,7 +134,10 @@ class Engine:
         """Fill y with the rows that workers compute. Those left for the master, and the ticket."""
         desk = self.desk
         where = self.rows_to_send(lowering, norms_x, x_GRK.dtype)
-        shards, home = self.shards(lowering, where)
+        if sum(where.counts) < norms_x.numel():
+            y_GRN.zero_()  # rows that neither workers nor we compute
+        keep = train_w and self.key_shift
+        shards, home = self.shards(lowering, where, dw=keep)
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
         weight = self.weight(lowering, w, w_GNK, form.dtype)
         ticket = Ticket(weight, form_x=form)
@@ -138,29 +145,30 @@ class Engine:
             ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
         if shards:
             self.count_product("x")
-        keep = train_w and self.key_shift
         pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, form, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
-        outcomes = self.exchange(((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces), checks)
+        sealed = ((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces)
         share = None if ticket.centre is None else torch.bmm(ticket.centre, w_GNK.mT)
-        for piece, (outcome,) in zip(pieces, outcomes, strict=True):
-            if isinstance(outcome, Failed):
-                self.require_fallback(outcome)
-                home = union(home, piece.where)
-                continue
-            piece.open(outcome.value, y_GRN, share)
-            if piece.kept is not None:
-                ticket.kept.append(piece.kept)
+        with closing(self.exchange(sealed, checks)) as outcomes:
+            for piece, (outcome,) in zip(pieces, outcomes, strict=True):
+                if isinstance(outcome, Failed):
+                    self.require_fallback(outcome)
+                    home = union(home, piece.where)
+                    continue
+                piece.open(outcome.value, y_GRN, share)
+                if piece.kept is not None:
+                    ticket.kept.append(piece.kept)
         return home, ticket
 
     # What forward and backward share.
 
     def exchange(
         self, sealed: Iterator[tuple[int, list[Job]]], checks: Checks
-    ) -> list[list[Done[Tensor] | Failed]]:
-        """Seal, run, check: the outcomes of the jobs of each piece, given with its lane. Pieces are
-        sealed as they are dispatched, so that workers compute meanwhile."""
-        sizes: list[int] = []
+    ) -> Generator[list[Done[Tensor] | Failed], None, None]:
+        """Seal, run, check: the outcomes of the jobs of each piece, given with its lane. A piece is
+        sealed when one before it was opened, so that workers compute meanwhile and memory is bounded.
+        To be closed by the caller."""
+        sizes: deque[int] = deque()
         stats = self.desk.stats
 
         def tasks() -> Iterator[Task]:
@@ -172,13 +180,19 @@ class Engine:
             with stats.timed("check"):
                 return checks.accept(job, reply)
 
+        window = _WINDOW * max(1, self._fleet.width)
         try:
-            with stats.timed("wait"):
-                outcomes = iter(self._fleet.run(tasks(), accept))
+            with closing(self._fleet.stream(tasks(), accept, window)) as stream:
+                while True:
+                    with stats.timed("wait"):  # less what is sealed and checked within
+                        outcomes = list(islice(stream, 1))
+                        if not outcomes:
+                            return
+                        outcomes += islice(stream, sizes.popleft() - 1)
+                    yield outcomes
         finally:
             stats.add("checks", checks.made)
             stats.add("checks_failed", checks.failed)
-        return [[next(outcomes) for _ in range(size)] for size in sizes]
 
     def rows_to_send(self, lowering: Lowering, norms_GR: Tensor, dtype: torch.dtype) -> Selection:
         """Rows that count by shape and, where rows are mixed, that are not zero."""
@@ -199,14 +213,17 @@ class Engine:
             desk.stats.add("sent_full" if form == Form(dtype) else "sent_rounded")
         return form
 
-    def shards(self, lowering: Lowering, where: Selection) -> tuple[list[tuple[int, Selection]], Selection]:
-        """Shards with their lanes, one for each usable worker by its speed, or several where one would
-        not fit a frame; and the rows that are too few to send."""
-        speeds, shape = self._fleet.speeds or [1.0], lowering.shape
-        nbytes = sum(where.counts) * max(shape.k, shape.n) * torch.float64.itemsize
-        times = max(1, ceil(nbytes / (len(speeds) * _SHARD_BYTES)))
-        shards, home = where.shards(speeds * times, self.desk.scheme.smallest)
-        return [(position % len(speeds), shard) for position, shard in shards.items()], home
+    def shards(
+        self, lowering: Lowering, where: Selection, *, dw: bool
+    ) -> tuple[list[tuple[int, Selection]], Selection]:
+        """Shards with their lanes: each usable worker's share by its speed, in chunks that keep the
+        pipeline full; and the rows that are too few to send. dw: each will have a partial dW."""
+        speeds, shape, scheme = self._fleet.speeds or [1.0], lowering.shape, self.desk.scheme
+        shares = cut(
+            where.counts, shape.k, shape.n, torch.float64.itemsize, speeds, chunk=scheme.chunk, dw=dw
+        )
+        shards, home = where.shards(shares.weights, scheme.smallest, shares.grain)
+        return [(shares.lanes[position], shard) for position, shard in shards.items()], home
 
     def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):

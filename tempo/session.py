@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, final
 
@@ -25,6 +27,7 @@ from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
+from tempo.trace import Trace, ready_to_save
 
 #: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
 _EVENTS = 10_000
@@ -60,6 +63,7 @@ class Session:
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._caught: set[str] = set()
         self._closed = False
+        self._tracing = False
         ids = itertools.count(1)
         key = SessionKey()
         scheme = config.make_scheme()
@@ -128,6 +132,27 @@ class Session:
             events=events,
             notes=_notes(self._config, stats),
         )
+
+    @contextmanager
+    def trace(self, path: str | Path) -> Iterator[Trace]:
+        """Record when each part of the work ran, here, on the links and at the workers, and save that as a
+        timeline at the end: .json for browsers' trace viewers, or .png, .svg, .pdf. One at a time.
+
+        Raises UsageError where the path's suffix is another one, or matplotlib is missing for a figure.
+        """
+        ready_to_save(path)
+        if self._tracing:
+            raise UsageError("a trace of this session is being recorded already: end it first")
+        trace, self._tracing = Trace(), True
+        self._stats.watch(trace.part)
+        self._fleet.watch(trace.span)
+        try:
+            yield trace
+        finally:
+            self._stats.watch(None)
+            self._fleet.watch(None)
+            self._tracing = False
+            trace.save(path)
 
     def _note(self, event: Event) -> None:
         self._events.append(event)

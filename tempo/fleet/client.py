@@ -1,6 +1,6 @@
 """The master's end of a connection to a worker, whatever carries it. Knows jobs, neither keys nor checks.
 
-The worker is taken for an enemy: each reply must answer the request that is open, in a shape and a
+The worker is taken for an enemy: each reply must answer the oldest request that is open, in a shape and a
 length that follow from that request alone. What it says beyond that raises ProtocolError.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import final
 
-import torch
-
 from tempo.errors import ProtocolError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted
+from tempo.memory import Pool
 from tempo.ops import Job, Unverified
 from tempo.wire import (
     DTYPES,
@@ -49,6 +49,8 @@ class Client:
         self._in_step = True
         #: What the worker said it multiplies; all, before it said anything.
         self._dtypes = frozenset(DTYPES)
+        self._open: deque[tuple[Compute, Job]] = deque()  # sent and not answered
+        self._pool = Pool()
 
     @property
     def bytes_sent(self) -> int:
@@ -82,8 +84,13 @@ class Client:
                     raise ProtocolError(f"worker {self.name} answered Hello with something else than Welcome")
 
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
-        number = next(self._numbers)
-        request = compute_message(job, number, ship)
+        self.begin(job, ship, deadline)
+        return self.end(deadline)
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        """Send a job. Raises UsageError or JobRefused where it cannot be; what was begun before is not
+        touched then."""
+        request = compute_message(job, next(self._numbers), ship)
         if not {part.dtype for part in request.parts} <= self._dtypes:
             raise JobRefused(self.name, "unsupported")
         sent = {part.id for part in request.sent}
@@ -91,6 +98,18 @@ class Client:
         with self._stepping():
             payload = [tensors[part.id].detach().cpu().contiguous() for part in request.sent]
             self._channel.send(request, payload, deadline=deadline)
+            self._open.append((request, job))
+
+    def ready(self, seconds: float) -> bool:
+        """Whether a reply has begun to arrive, or the end. Waits that long at most."""
+        return self._channel.ready(seconds)
+
+    def end(self, deadline: float) -> Unverified:
+        """The reply to the oldest job that was begun. Replies come in the order of the jobs: one to another
+        request, though it be open, breaks the protocol."""
+        request, job = self._open.popleft()
+        number = request.job
+        with self._stepping():
             reply, length = self._channel.receive(deadline)
             match reply:
                 case Result(job=answered) if answered == number:
@@ -113,7 +132,7 @@ class Client:
 
     def close(self) -> None:
         """From any thread. Says Bye where no frame is under way."""
-        if self._in_step:
+        if self._in_step and not self._open:
             with contextlib.suppress(WorkerLost, ProtocolError):
                 self._channel.send(Bye(), deadline=time.monotonic() + _BYE_SECONDS)
         self._in_step = False
@@ -127,7 +146,7 @@ class Client:
         expected = job.result_nbytes
         if length != expected:
             raise ProtocolError(f"worker {self.name} announced {length} bytes of result, expected {expected}")
-        result = torch.empty(job.result_shape, dtype=job.result_dtype)
+        result = self._pool.empty(job.result_shape, job.result_dtype)
         self._channel.fill(result, deadline=deadline)
         return Unverified(result)
 

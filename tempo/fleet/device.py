@@ -64,9 +64,11 @@ class DeviceWorker(Worker):
         try:
             result = executor.run(request, shipped)
         except (RuntimeError, MemoryError) as error:
-            executor.release(shipped)
+            executor.discard(request)
             full = isinstance(error, torch.OutOfMemoryError | MemoryError)
             raise JobRefused(self.name, "memory" if full else "failed") from error
+        finally:
+            executor.done(request)
         self._sent += request.payload
         self._received += result.nbytes
         return Unverified(result)

@@ -1,6 +1,7 @@
 """The fleet: hands jobs to workers that nobody trusts, and brings back what passed its check.
 
-    results = fleet.run(tasks, accept)      accept returns a value, or raises IntegrityError
+    results = fleet.run(tasks, accept)              accept returns a value, or raises IntegrityError
+    for result in fleet.stream(tasks, accept): ...  the same, while later tasks are under way
 
 What a worker may do, and what follows:
 
@@ -19,35 +20,24 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar, final
 
-from tempo.errors import IntegrityError, NoWorkersLeft, OperandMissing, UsageError, WorkerError
-from tempo.fleet.runner import Runner, Ticket
-from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats
+from tempo.errors import UsageError
+from tempo.fleet.dispatch import Dispatch
+from tempo.fleet.runner import Runner
+from tempo.fleet.settings import Event, FleetSettings, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
+from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
 from tempo.ops import Job, Unverified
 
 T = TypeVar("T")
 
-#: Between two looks for an idle worker, once a job is late.
-_HEDGE_S = 0.05
-#: Between two looks at the tickets of a race.
-_POLL_S = 0.002
-
 #: Time that `close` leaves a job under way before it cuts the connection.
 _CLOSE_S = 1.0
-
-
-@final
-class _Run:
-    """One call of `run`: its lanes, and whether its caller still waits."""
-
-    def __init__(self) -> None:
-        self.lanes: dict[int, Runner] = {}
-        self.abandoned = threading.Event()
 
 
 @final
@@ -73,36 +63,76 @@ class Fleet:
         self._retries = 0
         self._owner = os.getpid()
         self._closed = False
-        self._runners = tuple(Runner(worker, self._settings, self._events.append) for worker in workers)
+        self._watcher: Watcher | None = None
+        self._runners = tuple(self._runner(worker) for worker in workers)
         self._left: tuple[Runner, ...] = ()
 
     def run(self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T]) -> list[Done[T] | Failed]:
-        """Run tasks, in the order given. `tasks` is pulled lazily and each task leaves at once, so the
-        caller seals the next one while workers compute. `accept` is called in this thread."""
+        """The outcomes of tasks, in the order given. `tasks` is pulled lazily and each task leaves at
+        once, so the caller seals the next one while workers compute. `accept` is called in this thread."""
+        return list(self.stream(tasks, accept))
+
+    def stream(
+        self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T], window: int | None = None
+    ) -> Generator[Done[T] | Failed, None, None]:
+        """As `run`, each outcome as soon as it and those before it are known, while later tasks are
+        under way. window: so many tasks are out at most; the next is pulled when one has come back.
+
+        Closing the iterator before its end gives up what is under way. Not every caller exhausts
+        it, so close it (contextlib.closing).
+        """
         if self._closed or os.getpid() != self._owner:
             raise UsageError("this fleet is closed, or belongs to another process: make a new one")
-        run = _Run()
+        if window is not None and window < 1:
+            raise UsageError(f"window is the number of tasks under way, at least 1, not {window}")
+        return self._stream(iter(tasks), accept, window)
+
+    def _stream(
+        self, tasks: Iterator[Task], accept: Callable[[Job, Unverified], T], window: int | None
+    ) -> Generator[Done[T] | Failed, None, None]:
+        dispatch = Dispatch(
+            accept,
+            usable=self._usable,
+            given=len(self._runners),
+            events=self._events,
+            retried=self._count_retry,
+            flush=self._flush,
+        )
+        waiting: deque[tuple[Task, Ticket | Failed]] = deque()
         try:
-            waiting = deque((task, self._place(task, run, ())) for task in tasks)
-            results: list[Done[T] | Failed] = []
-            while waiting:
-                task, placed = waiting.popleft()
-                results.append(self._collect(task, placed, run, accept))
-                del task, placed  # operands of a finished job are not kept
-            return results
+            while True:
+                for task in tasks if window is None else islice(tasks, window - len(waiting)):
+                    waiting.append((task, dispatch.place(task)))
+                    del task  # operands of a finished job are not kept
+                if not waiting:
+                    return
+                outcome = dispatch.collect(*waiting.popleft())
+                yield outcome
+                del outcome
         except BaseException:
-            # Interrupted, out of memory, or accept found a fault of ours. Threads end their frames.
-            run.abandoned.set()
+            # Interrupted, closed, out of memory, or accept found a fault of ours.
+            dispatch.abandon()
             raise
         finally:
             self._flush()
+
+    def _runner(self, worker: Worker) -> Runner:
+        return Runner(worker, self._settings, self._events.append, self._span)
+
+    def _span(self, part: str, lane: str, start: float, end: float, nbytes: int) -> None:
+        if (watcher := self._watcher) is not None:
+            watcher(part, lane, start, end, nbytes)
+
+    def _count_retry(self) -> None:
+        with self._lock:
+            self._retries += 1
 
     def add(self, worker: Worker) -> None:
         """A worker joins, also while runs are under way. The fleet owns it from here on."""
         with self._lock:
             if self._closed or worker.name in {runner.name for runner in self._runners}:
                 raise UsageError(f"this fleet is closed or has a worker named {worker.name} already")
-            self._runners = (*self._runners, Runner(worker, self._settings, self._events.append))
+            self._runners = (*self._runners, self._runner(worker))
 
     def remove(self, name: str) -> None:
         """A worker leaves: it finishes the jobs it was given, then it is closed. What it holds is sealed
@@ -129,6 +159,10 @@ class Fleet:
     def holds(self, operand: int) -> bool:
         """Whether some worker is believed to hold this operand (it may have evicted it by now)."""
         return any(runner.holds(operand) for runner in self._runners)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """From now on tell `watcher` when jobs were sent, computed, received; None: nobody."""
+        self._watcher = watcher
 
     @property
     def width(self) -> int:
@@ -178,108 +212,11 @@ class Fleet:
     ) -> None:
         self.close()
 
-    # ---- placing ------------------------------------------------------------------------------
-
     def _usable(self) -> list[Runner]:
         """Those that may get a job; a worker that lags only where there is no other."""
         now = time.monotonic()
         usable = [runner for runner in self._runners if runner.usable(now)]
         return [runner for runner in usable if not runner.pace.lags] or usable
-
-    def _place(self, task: Task, run: _Run, tried: Sequence[Runner]) -> Ticket | Failed:
-        """Hand the task to a worker that has not tried it and holds what only workers hold."""
-        usable = self._usable()
-        fresh = [runner for runner in usable if runner not in tried]
-        if not fresh:
-            why = "every worker was tried" if usable else "no worker is usable"
-            return Failed(NoWorkersLeft(f"{why}; {len(self._runners)} were given"))
-        kept = [operand.id for operand in task.job.operands if operand.tensor is None]
-        able = [runner for runner in fresh if all(runner.holds(operand) for operand in kept)]
-        if not able:
-            return Failed(OperandMissing("no usable worker holds the operands of a job: seal them anew"))
-        home = run.lanes.get(task.lane)
-        if home not in able:
-            home = able[task.lane % len(able)]
-            if not kept or task.lane not in run.lanes:
-                run.lanes[task.lane] = home
-        ticket = Ticket(task.job, home, run.abandoned)
-        home.submit(ticket)
-        return ticket
-
-    def _collect(
-        self, task: Task, placed: Ticket | Failed, run: _Run, accept: Callable[[Job, Unverified], T]
-    ) -> Done[T] | Failed:
-        tried: list[Runner] = []
-        missing: OperandMissing | None = None
-        racing = [placed] if isinstance(placed, Ticket) else []
-        while racing:
-            ticket = self._first(racing, tried)
-            racing.remove(ticket)
-            self._flush()
-            runner, outcome, ticket.outcome = ticket.runner, ticket.outcome, None
-            match outcome:
-                case Unverified():
-                    try:
-                        value = accept(task.job, outcome)
-                        for slower in racing:
-                            slower.dropped = True
-                        return Done(value, runner.name)
-                    except IntegrityError as error:
-                        self._events.append(Event(EventKind.CHECK_FAILED, runner.name, str(error)))
-                        runner.quarantine()
-                        if any(operand.tensor is None for operand in task.job.operands):
-                            # The check of such a job was made ahead, for one reply: no other will do.
-                            for other in racing:
-                                other.dropped = True
-                            self._flush()
-                            return Failed(OperandMissing("a reply was false, and its operands are not here"))
-                case OperandMissing():
-                    missing = outcome
-                case WorkerError():
-                    pass  # the runner has drawn the consequences and reported them
-                case BaseException():
-                    raise outcome
-                case None:
-                    raise AssertionError("a ticket of a run that goes on has an outcome")
-            tried.append(runner)
-            if racing:
-                continue
-            placed = self._place(task, run, tried)
-            if isinstance(placed, Ticket):
-                racing.append(placed)
-                with self._lock:
-                    self._retries += 1
-                op = task.job.op.value
-                self._events.append(Event(EventKind.RETRIED, placed.runner.name, f"redoes a {op}"))
-            self._flush()
-        if missing is not None and self.width:
-            return Failed(missing)
-        assert isinstance(placed, Failed), "a ticket of a run that goes on was raced"
-        return placed
-
-    def _first(self, racing: list[Ticket], tried: Sequence[Runner]) -> Ticket:
-        """The first ticket that is done. One that is late is joined by its like on an idle worker."""
-        first = racing[0]
-        late = first.runner.pace.patience(first.job)
-        while len(racing) == 1 and not first.done.wait(late):
-            late = _HEDGE_S  # nobody was idle: look again
-            if (hedge := self._hedge(first, tried)) is not None:
-                racing.append(hedge)
-        while True:
-            for ticket in racing:
-                if ticket.done.wait(_POLL_S if len(racing) > 1 else None):
-                    return ticket
-
-    def _hedge(self, late: Ticket, tried: Sequence[Runner]) -> Ticket | None:
-        for runner in self._usable():
-            ready = all(o.tensor is not None or runner.holds(o.id) for o in late.job.operands)
-            if ready and runner.idle and runner is not late.runner and runner not in tried:
-                hedge = Ticket(late.job, runner, late.abandoned)
-                runner.submit(hedge)
-                detail = f"takes over from {late.runner.name}, which is late"
-                self._events.append(Event(EventKind.HEDGED, runner.name, detail))
-                return hedge
-        return None
 
     def _flush(self) -> None:
         while self._events:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import final
 
 from tempo.fleet.settings import FleetSettings
@@ -22,19 +20,25 @@ class Pace:
         self._settings = settings
         self._flops = 0.0  # both fade, so that their ratio follows the worker
         self._seconds = 0.0
+        self.busy_seconds = 0.0
         self._at: tuple[Job | None, float] = (None, 0.0)  # the job under way, and since when
 
-    @contextmanager
-    def job(self, job: Job) -> Iterator[None]:
-        """Around a job. One that fails says nothing about speed."""
-        started = time.monotonic()
-        self._at = (job, started)
-        try:
-            yield
+    def start(self, job: Job) -> None:
+        """The worker is at this job now: at the oldest of those it was given."""
+        self._at = (job, time.monotonic())
+
+    def stop(self, *, well: bool) -> float:
+        """The job is over; its seconds. One that fails says nothing about speed."""
+        job, started = self._at
+        self._at = (None, 0.0)
+        if job is None:
+            return 0.0
+        seconds = time.monotonic() - started
+        self.busy_seconds += seconds
+        if well:
             self._flops = _FADE * self._flops + job.flops
-            self._seconds = _FADE * self._seconds + time.monotonic() - started
-        finally:
-            self._at = (None, 0.0)
+            self._seconds = _FADE * self._seconds + seconds
+        return seconds
 
     @property
     def speed(self) -> float:

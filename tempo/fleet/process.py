@@ -46,6 +46,8 @@ class ProcessWorker(Worker):
     unsafe_lie: answer some jobs wrongly, for tests and demonstrations.
     """
 
+    depth = 2
+
     def __init__(
         self,
         name: str,
@@ -100,6 +102,16 @@ class ProcessWorker(Worker):
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
         self.connect()
         return self._client.run(job, ship, deadline)
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        self.connect()
+        self._client.begin(job, ship, deadline)
+
+    def ready(self, seconds: float) -> bool:
+        return self._client.ready(seconds)
+
+    def end(self, deadline: float) -> Unverified:
+        return self._client.end(deadline)
 
     def release(self, ids: Iterable[int], deadline: float) -> None:
         self._client.release(ids, deadline)

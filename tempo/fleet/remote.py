@@ -30,6 +30,8 @@ class RemoteWorker(Worker):
     reconnect_s, reconnect_most_s: first and longest pause before it is tried again.
     """
 
+    depth = 2
+
     def __init__(
         self,
         endpoint: str | Endpoint,
@@ -80,6 +82,15 @@ class RemoteWorker(Worker):
 
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
         return self._connected().run(job, ship, deadline)
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        self._connected().begin(job, ship, deadline)
+
+    def ready(self, seconds: float) -> bool:
+        return self._connected().ready(seconds)
+
+    def end(self, deadline: float) -> Unverified:
+        return self._connected().end(deadline)
 
     def release(self, ids: Iterable[int], deadline: float) -> None:
         self._connected().release(ids, deadline)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import final
 
-from tempo.errors import OperandMissing, ProtocolError, WorkerError, WorkerLost
+from tempo.errors import ProtocolError, WorkerError, WorkerLost
+from tempo.fleet.holdings import Holdings
 from tempo.fleet.pace import Pace
-from tempo.fleet.settings import Event, EventKind, FleetSettings
-from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
-from tempo.ops import Job, Unverified
+from tempo.fleet.pipe import Pipe
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Watcher
+from tempo.fleet.ticket import NotTried, Ticket
+from tempo.fleet.worker import JobRefused, Worker
+from tempo.ops import Unverified
 from tempo.wire import DeadlinePassed
 
 _MOST_DOUBLINGS = 16
@@ -25,53 +27,39 @@ _MOST_DOUBLINGS = 16
 _IDLE_S = 1.0
 
 
-class NotTried(WorkerError):
-    """The worker went out of use, or its run was given up, before it saw the job."""
-
-
-@final
-class Ticket:
-    """One try of one job. The caller waits on `done`, then reads `outcome`."""
-
-    __slots__ = ("abandoned", "done", "dropped", "job", "outcome", "runner")
-
-    def __init__(self, job: Job, runner: Runner, abandoned: threading.Event) -> None:
-        self.job = job
-        self.runner = runner
-        self.abandoned = abandoned  # shared by the tickets of one run
-        self.done = threading.Event()
-        self.dropped = False  # another worker was faster
-        self.outcome: Unverified | BaseException | None = None
-
-
 @final
 class Runner:
     """Thread-safe. `report` is called from any thread and only enqueues."""
 
-    def __init__(self, worker: Worker, settings: FleetSettings, report: Callable[[Event], None]) -> None:
+    def __init__(
+        self, worker: Worker, settings: FleetSettings, report: Callable[[Event], None], span: Watcher
+    ) -> None:
         self.worker = worker
         self.name = worker.name
         self.jobs = 0
-        self.busy_seconds = 0.0
         self.pace = Pace(settings)
         self._settings = settings
         self._report = report
-        self._lock = threading.Lock()  # guards the eight below
-        self._held: set[int] = set()  # operands that later jobs may refer to
-        self._stored: set[int] = set()  # operands that the worker may have in memory
+        self.holdings = Holdings()
+        self._lock = threading.Lock()  # guards the six below
         self._gone = False  # for now, or for good
         self._attempt = 0  # to connect again
         self._retry_at: float | None = None  # None: gone for good, or not gone
         self._stopped = False
         self._quarantined_until = 0.0
         self._relapses = 0
-        # Filled by finalizers, which may run while any lock is held: appending takes none.
-        self._released: deque[tuple[int, ...]] = deque()
         self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        # The thread's own.
+        self._pipe = Pipe(worker, settings, self.holdings, self.pace, self._tell, span)
+        self._ending = False
         self._thread = threading.Thread(target=self._loop, name=f"tempo-{self.name}", daemon=True)
         self._thread.start()
 
     # ---- what the fleet asks ------------------------------------------------------------------
+
+    @property
+    def busy_seconds(self) -> float:
+        return self.pace.busy_seconds
 
     @property
     def gone(self) -> bool:
@@ -87,8 +75,7 @@ class Runner:
         return True
 
     def holds(self, operand: int) -> bool:
-        with self._lock:
-            return not self._gone and operand in self._held
+        return not self._gone and operand in self.holdings
 
     @property
     def idle(self) -> bool:
@@ -105,7 +92,7 @@ class Runner:
     def release(self, ids: tuple[int, ...]) -> None:
         """Takes no lock: finalizers call this."""
         if not self._gone:
-            self._released.append(ids)
+            self.holdings.release(ids)
 
     def quarantine(self) -> None:
         """A reply was false: leave the worker alone for a while and count on nothing that it holds."""
@@ -115,8 +102,7 @@ class Runner:
             seconds = self._settings.quarantine_s * 2 ** min(self._relapses, _MOST_DOUBLINGS)
             self._relapses += 1
             self._quarantined_until = time.monotonic() + seconds
-            self._held.clear()
-            self._released.append(tuple(self._stored))
+        self.holdings.distrust()
         self._tell(EventKind.QUARANTINED, f"not used for {seconds:g} s; what it held counts as lost")
 
     def stop(self) -> None:
@@ -138,39 +124,53 @@ class Runner:
         except BaseException as error:
             self._mark_gone(error)
             self._leave_worker()
-        while (ticket := self._next()) is not None:
-            try:
-                ticket.outcome = self._try(ticket)
-            except BaseException as error:  # handed to the caller, who waits for it
-                ticket.outcome = error
-            broken = ticket.outcome if isinstance(ticket.outcome, WorkerLost | ProtocolError) else None
-            if broken is not None:
-                self._mark_gone(broken)
-            if ticket.abandoned.is_set() or ticket.dropped:
-                ticket.outcome = None
-            ticket.done.set()
+        while True:
+            ticket = self._next()
+            if ticket is not None:
+                self._begin(ticket)
+            elif self._pipe.open:
+                self._end()
+            else:
+                return
             del ticket  # a thread that waits must not keep a tensor alive
-            if broken is not None:
-                self._leave_worker()
 
     def _next(self) -> Ticket | None:
-        """The next ticket; None at the end. A lost worker is tried again while nobody waits for it:
-        `submit` takes no ticket then, so whoever runs a job never waits for a connection."""
-        while True:
+        """The next ticket to begin. None: the reply to an open one is due, or with none open the end."""
+        pipe = self._pipe
+        if not pipe.open:
+            return pipe.again.popleft() if pipe.again else self._wait()
+        while pipe.has_room and not self._ending:
+            try:
+                ticket = self._tickets.get_nowait()
+                self._ending = ticket is None
+                return ticket
+            except queue.Empty:
+                if pipe.reply_is_due():
+                    break
+        return None
+
+    def _wait(self) -> Ticket | None:
+        """The next ticket, with none open; None at the end. A lost worker is tried again while nobody waits
+        for it: `submit` takes no ticket then, so whoever runs a job never waits for a connection."""
+        while not self._ending:
             try:
                 if self._retry_at is None:
-                    return self._tickets.get(timeout=_IDLE_S)
-                return self._tickets.get(timeout=max(0.0, self._retry_at - time.monotonic()))
+                    ticket = self._tickets.get(timeout=_IDLE_S)
+                else:
+                    ticket = self._tickets.get(timeout=max(0.0, self._retry_at - time.monotonic()))
+                self._ending = ticket is None
+                return ticket
             except queue.Empty:
                 if self._retry_at is None:
                     self._release_idle()
                 else:
                     self._rejoin()
+        return None
 
     def _release_idle(self) -> None:
         """Tell a worker that gets no jobs what it may drop, or the list would grow for ever."""
         if self._gone:
-            self._released.clear()
+            self.holdings.forget_released()
             return
         try:
             self._send_releases()
@@ -195,7 +195,8 @@ class Runner:
             with self._lock:
                 self._gone = False
                 self._retry_at = None
-                self._released.clear()
+            self._pipe.reset()
+            self.holdings.forget_released()
             self._tell(EventKind.REJOINED, "on probation; what it held counts as lost")
 
     def _leave_worker(self) -> None:
@@ -204,61 +205,54 @@ class Runner:
         else:
             self.worker.drop()
 
-    def _try(self, ticket: Ticket) -> Unverified:
-        if ticket.abandoned.is_set() or ticket.dropped:
-            raise NotTried("nobody waits for this job any more")
-        if self._gone or self._quarantined_until > time.monotonic():
-            raise NotTried(f"worker {self.name} went out of use before it had this job")
-        self._send_releases()
-        started = time.monotonic()
+    def _begin(self, ticket: Ticket) -> None:
         try:
-            with self.pace.job(ticket.job):
-                return self._run(ticket.job)
-        except JobRefused as error:
-            self._tell(EventKind.REFUSED, str(error))
-            if error.code not in ("memory", "unsupported"):
-                self.quarantine()  # a device that fails, or a pretext
-            raise
-        finally:
-            self.jobs += 1
-            self._attempt = 0  # it was connected: the next loss begins with the shortest pause
-            self.busy_seconds += time.monotonic() - started
+            if ticket.abandoned.is_set() or ticket.dropped:
+                raise NotTried("nobody waits for this job any more")
+            if self._gone or self._quarantined_until > time.monotonic():
+                raise NotTried(f"worker {self.name} went out of use before it had this job")
+            self._send_releases()
+            self._pipe.send(ticket)
+        except BaseException as error:  # handed to the caller, who waits for it
+            if isinstance(error, JobRefused):
+                self._refused(error)
+            self._close(ticket, error)
 
-    def _run(self, job: Job) -> Unverified:
-        """Ships what the worker does not hold. Ends: each eviction makes the next try ship more, and
-        the client lets no worker claim an eviction of what was just shipped."""
-        while True:
-            with self._lock:
-                ship = frozenset(operand.id for operand in job.operands if operand.id not in self._held)
-            for operand in job.operands:
-                if operand.id in ship and operand.tensor is None:
-                    raise OperandMissing(f"worker {self.name} does not hold operand {operand.id}")
-            try:
-                reply = self.worker.run(job, ship, self._deadline(job, ship))
-            except OperandsEvicted as evicted:
-                self._tell(EventKind.EVICTED, f"it dropped {len(evicted.ids)} operands of a job")
-                with self._lock:
-                    self._held.difference_update(evicted.ids)
-                    self._stored.difference_update(evicted.ids)
-                continue
-            kept = {operand.id for operand in job.operands if operand.keep and operand.id in ship}
-            with self._lock:
-                self._held |= kept
-                self._stored |= kept
-            return reply
+    def _end(self) -> None:
+        if (answered := self._pipe.receive()) is None:
+            return  # to be sent again
+        ticket, outcome = answered
+        self._count()
+        if isinstance(outcome, JobRefused):
+            self._refused(outcome)
+        self._close(ticket, outcome)
 
-    def _deadline(self, job: Job, ship: frozenset[int]) -> float:
-        shipped = sum(operand.nbytes for operand in job.operands if operand.id in ship)
-        return time.monotonic() + self._settings.job_seconds(job, shipped, job.result_nbytes)
+    def _close(self, ticket: Ticket, outcome: Unverified | BaseException) -> None:
+        """Hand the outcome to whoever waits. A connection that broke takes all open jobs with it."""
+        broken = isinstance(outcome, WorkerLost | ProtocolError) and not self._gone
+        if isinstance(outcome, WorkerLost | ProtocolError):
+            self._mark_gone(outcome)
+        self._hand_over(ticket, outcome)
+        if broken:
+            for other in self._pipe.lose():
+                self._hand_over(other, NotTried(f"worker {self.name} was lost with this job open"))
+            self._leave_worker()
+
+    def _refused(self, error: JobRefused) -> None:
+        self._tell(EventKind.REFUSED, str(error))
+        if error.code not in ("memory", "unsupported"):
+            self.quarantine()  # a device that fails, or a pretext
+
+    def _hand_over(self, ticket: Ticket, outcome: Unverified | BaseException) -> None:
+        ticket.outcome = None if ticket.abandoned.is_set() or ticket.dropped else outcome
+        ticket.done.set()
+
+    def _count(self) -> None:
+        self.jobs += 1
+        self._attempt = 0  # it was connected: the next loss begins with the shortest pause
 
     def _send_releases(self) -> None:
-        ids: list[int] = []
-        with self._lock:
-            while self._released:
-                ids += (one for one in self._released.popleft() if one in self._stored)
-            self._held.difference_update(ids)
-            self._stored.difference_update(ids)
-        if ids:
+        if ids := self.holdings.take_released():
             self.worker.release(ids, time.monotonic() + self._settings.deadline_base_s)
 
     def _mark_gone(self, error: BaseException) -> None:
@@ -266,8 +260,7 @@ class Runner:
             if self._gone:
                 return
             self._gone = True
-            self._held.clear()
-            self._stored.clear()
+            self.holdings.lose()
             pause = self.worker.retry_s(self._attempt) if isinstance(error, WorkerLost) else None
             self._retry_at = None if pause is None else time.monotonic() + pause
         match error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -63,6 +63,11 @@ class Event:
     kind: EventKind
     worker: str
     detail: str
+
+
+#: Told of a span of a job: part ("send", "worker", "receive"), lane, start and end in seconds of
+#: time.perf_counter(), bytes. Called in the threads of the workers.
+Watcher = Callable[[str, str, float, float, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 from tempo.errors import OperandMissing, WorkerError
 from tempo.ops import Job, Unverified
@@ -35,6 +36,8 @@ class Worker(ABC):
 
     #: Unique in a fleet; for logs and events.
     name: str
+    #: Jobs that may be under way at once. With more than one, `begin` and `end` take the place of `run`.
+    depth: ClassVar[int] = 1
 
     @abstractmethod
     def connect(self) -> None:
@@ -47,6 +50,18 @@ class Worker(ABC):
         deadline: a time.monotonic(). Raises UsageError for a job that cannot be sent (nothing was),
         OperandsEvicted, JobRefused; WorkerLost and ProtocolError, after which it can only be closed.
         """
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        """Send a job and do not wait for its reply. Raises as `run` does."""
+        raise NotImplementedError
+
+    def ready(self, seconds: float) -> bool:
+        """Whether `end` need not wait. Takes that long at most. Raises WorkerLost."""
+        raise NotImplementedError
+
+    def end(self, deadline: float) -> Unverified:
+        """The reply to the oldest job that was begun. Raises as `run` does."""
+        raise NotImplementedError
 
     @abstractmethod
     def release(self, ids: Iterable[int], deadline: float) -> None:

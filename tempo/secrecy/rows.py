@@ -10,8 +10,8 @@ Axes: G groups, R rows. A selection names, for each group, the rows it takes, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -43,6 +43,11 @@ class Selection:
 
     index: tuple[Tensor | None, ...]
     total: int
+    #: Of each group, where its rows are consecutive: they are read and written in place.
+    _runs: tuple[slice | None, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_runs", tuple(_run(i, self.total) for i in self.index))
 
     @classmethod
     def everything(cls, groups: int, rows: int) -> Selection:
@@ -77,26 +82,38 @@ class Selection:
 
     def take(self, t_GRF: Tensor, group: int) -> Tensor:
         """Rows of one group: (rows, F). A view where all are taken or they are consecutive."""
-        index = self.index[group]
-        return t_GRF[group] if index is None else t_GRF[group].index_select(0, index)
+        run, index = self._runs[group], self.index[group]
+        if run is None and index is not None:
+            return t_GRF[group].index_select(0, index)
+        return t_GRF[group, run]
 
     def put(self, t_GRF: Tensor, group: int, rows_F: Tensor) -> None:
         """Write rows back where `take` had them from."""
-        index = self.index[group]
-        if index is None:
-            t_GRF[group] = rows_F
-        else:
+        run, index = self._runs[group], self.index[group]
+        if run is None and index is not None:
             t_GRF[group].index_copy_(0, index, rows_F)
+        else:
+            t_GRF[group, run] = rows_F
 
-    def shards(self, weights: Sequence[float], smallest: int) -> tuple[dict[int, Selection], Selection]:
+    def add(self, t_GRF: Tensor, group: int, row_1F: Tensor) -> None:
+        """Add the same row to each of a group's."""
+        run, index = self._runs[group], self.index[group]
+        if run is None and index is not None:
+            t_GRF[group].index_add_(0, index, row_1F.expand(index.numel(), -1))
+        else:
+            t_GRF[group, run] += row_1F
+
+    def shards(
+        self, weights: Sequence[float], smallest: int, grain: int = 1
+    ) -> tuple[dict[int, Selection], Selection]:
         """Cut into a shard for each weight, with rows in proportion, none with fewer than `smallest`
         rows in a group, and what stays at home because a group has fewer rows than that. The shards
-        by the position of their weight; empty ones are left out."""
+        by the position of their weight; empty ones are left out. grain: cuts are at multiples of it."""
         cut: list[list[Tensor]] = [[] for _ in weights]
         home: list[Tensor] = []
         for index, count in zip(self.index, self.counts, strict=True):
             everything = torch.arange(self.total) if index is None else index
-            sizes = apportion(count, weights, max(smallest, 1))
+            sizes = apportion(count, weights, max(smallest, 1), grain)
             home.append(everything[sum(sizes) :])
             for piece, part in zip(cut, everything[: sum(sizes)].split(sizes), strict=True):
                 piece.append(part)
@@ -108,6 +125,14 @@ class Selection:
         return tuple(None if i.numel() == self.total and self.total else i for i in index)
 
 
+def _run(index: Tensor | None, total: int) -> slice | None:
+    if index is None:
+        return slice(0, total)
+    count = index.numel()
+    first, last = (int(index[0]), int(index[-1])) if count else (0, -1)
+    return slice(first, first + count) if last - first + 1 == count else None
+
+
 def negligible(norms_GR: Tensor, dtype: torch.dtype) -> Tensor:
     """(G, R) bool: rows that rounding in their group cannot tell from zero."""
     if norms_GR.shape[1] == 0:
@@ -115,18 +140,20 @@ def negligible(norms_GR: Tensor, dtype: torch.dtype) -> Tensor:
     return norms_GR <= NEGLIGIBLE * torch.finfo(dtype).eps * norms_GR.amax(1, keepdim=True)
 
 
-def apportion(count: int, weights: Sequence[float], smallest: int) -> list[int]:
+def apportion(count: int, weights: Sequence[float], smallest: int, grain: int = 1) -> list[int]:
     """`count` in proportion to the weights, no part between 0 and `smallest`; all parts 0 if `count`
-    itself is below it. The lightest parts go first where there is not enough for all."""
+    itself is below it. The lightest parts go first where there is not enough for all. Parts are
+    multiples of `grain`, but for the last one and those that would be too small."""
     if count < smallest:
         return [0] * len(weights)
     heaviest = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
     chosen = heaviest[: max(1, count // smallest)]
-    sizes, total, before = [0] * len(weights), sum(weights[i] for i in chosen), 0.0
+    sizes, total, weight, edge = [0] * len(weights), sum(weights[i] for i in chosen), 0.0, 0
     for i in chosen:
-        after = before + weights[i]
-        sizes[i] = round(count * after / total) - round(count * before / total)
-        before = after
+        weight += weights[i]
+        after = count if i == chosen[-1] else min(count, grain * int(count * weight / total / grain + 0.5))
+        sizes[i] = after - edge
+        edge = after
     for i in chosen:  # what a light part lacks, the largest gives
         lack = smallest - sizes[i]
         while lack > 0:
@@ -165,3 +192,10 @@ def unfit(left: float, *right: float, dtype: torch.dtype) -> str | None:
         if 0.0 < size < low:
             return "values too small to send"
     return None
+
+
+def rows_of(mask_GR: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(group, indices of its rows) for groups that have any."""
+    for g, mask in enumerate(mask_GR):
+        if mask.any():
+            yield g, mask.nonzero().flatten()

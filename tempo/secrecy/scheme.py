@@ -19,6 +19,7 @@ from tempo.secrecy.monomial import monomial_bases
 
 class Scheme(ABC):
     """Abstract. `smallest`: fewer rows or features than this are never sent.
+    `chunk`: rows of longer axes are permuted within so many.
     `blurs_rows`: rows are mixed, so zero rows are left out and a common mean is taken off first."""
 
     name: ClassVar[str]
@@ -26,7 +27,7 @@ class Scheme(ABC):
 
     def __init__(self, *, chunk: int, smallest: int) -> None:
         self.smallest = smallest
-        self._chunk = chunk
+        self.chunk = chunk
 
     @abstractmethod
     def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
@@ -38,7 +39,7 @@ class Scheme(ABC):
 
     def rows(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
         """Bases of axes of rows: chunks of a long axis are independent."""
-        sizes = [chunks(length, self._chunk) for length in lengths]
+        sizes = [chunks(length, self.chunk) for length in lengths]
         parts = iter(self._stretches(stream, [n for several in sizes for n in several]))
         return [direct_sum([next(parts) for _ in several]) for several in sizes]
 

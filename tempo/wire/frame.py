@@ -17,11 +17,14 @@ Rules, and the attack that each one blocks:
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import Generic, Literal, TypeVar, final
 
 import torch
@@ -29,7 +32,7 @@ from torch import Tensor
 
 from tempo.errors import ProtocolError, WorkerLost
 from tempo.wire import limits
-from tempo.wire.deadline import DeadlinePassed
+from tempo.wire.deadline import DeadlinePassed, remaining
 from tempo.wire.messages import Message, encode
 from tempo.wire.tls import TlsRefused, Why, refusal
 
@@ -38,10 +41,10 @@ PREFIX_BYTES = _PREFIX.size
 _PAYLOAD_BITS = 40
 _SEND_BUFFER = 4 << 20
 _SCRATCH = 1 << 20
-# One write under ssl: small enough for its time-out to be set anew often, large enough to cost nothing.
+# One write: under ssl the other direction waits for as long as it takes.
 _PIECE = 1 << 20
-# A socket's time-out is set anew, a system call, only when it may be this wrong.
-_SLACK_S = 0.05
+# What poll takes is an int of milliseconds: a longer wait is cut into such.
+_LONGEST_WAIT_S = 3600.0
 _LAST_WORDS_S = 0.5
 #: First bytes of a TLS handshake and of a TLS alert: lengths over any limit, read as a prefix.
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")
@@ -81,7 +84,11 @@ def let_it_read(sock: socket.socket) -> None:
 
 @final
 class Channel(Generic[M]):
-    """One end of a connection. Not thread-safe, except `close`.
+    """One end of a connection. One thread may send while another receives; `close` is for any.
+
+    The socket never blocks: a call that finds nothing to do waits in poll until its own deadline, so the
+    directions do not share one. Under TLS they share the state of OpenSSL, hence a lock for each call
+    on it, never held while waiting.
 
     decode: what this end accepts; `decode_request` on a worker, `decode_reply` on a master.
     After any error the stream is out of step and must be closed.
@@ -93,11 +100,14 @@ class Channel(Generic[M]):
         self._sock = sock
         self._decode = decode
         self._tap = tap
-        self._set_until = 0.0  # until when the socket's time-out, set last, may be relied on
-        self._deadline: float | None = 0.0  # which deadline it was set for
-        self._inside = False
+        self._guard = threading.Lock()  # guards the two below
+        self._inside = 0  # threads that use the socket
         self._closed = False
-        self.idle = False  # waits for a frame to begin
+        self._calls = threading.Lock() if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
+        self._waits = False  # for a frame to begin
+        # Counted by a worker's server: two, since each is written by one thread.
+        self.requests = 0
+        self.answers = 0
         self.pending = 0  # bytes of the current payload that were not read yet
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -106,6 +116,21 @@ class Channel(Generic[M]):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         elif sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+
+    @property
+    def idle(self) -> bool:
+        """Waits for a frame to begin, and all requests are answered."""
+        return self._waits and self.requests == self.answers
+
+    def ready(self, seconds: float) -> bool:
+        """Whether `receive` would find something, the end included. Waits that long at most."""
+        with self._touching("receiving", "unused"):
+            if isinstance(self._sock, ssl.SSLSocket):
+                with self._calls:
+                    if self._sock.pending():
+                        return True
+            return self._poll(select.POLLIN, seconds)
 
     def send(self, message: Message, tensors: Sequence[Tensor] = (), *, deadline: float) -> None:
         """Send a frame. Tensors: contiguous and on the CPU; they are written from where they are."""
@@ -122,9 +147,8 @@ class Channel(Generic[M]):
         """Bytes as they are: the body of `send`, and what a lying worker uses."""
         view = memoryview(data)
         with self._touching("sending", "the peer did not take a frame before its deadline"):
-            while view:  # under ssl a time-out covers one write only, hence pieces
-                self._limit(deadline)
-                count = self._sock.send(view[:_PIECE])
+            while view:
+                count = self._call(self._sock.send, view[:_PIECE], select.POLLOUT, deadline)
                 if self._tap is not None:
                     self._tap("left", view[:count])
                 self.bytes_sent += count
@@ -139,9 +163,11 @@ class Channel(Generic[M]):
             raise ProtocolError(f"{self.pending} bytes of the last payload were not read")
         first = bytearray(_PREFIX.size)
         view = memoryview(first)
-        self.idle = True
-        self._read(view[:1], deadline)
-        self.idle = False
+        self._waits = True
+        try:
+            self._read(view[:1], deadline)
+        finally:
+            self._waits = False
         if deadline is None:
             deadline = time.monotonic() + limits.FRAME_SECONDS
         self._read(view[1:], deadline)
@@ -194,12 +220,13 @@ class Channel(Generic[M]):
         The descriptor is closed by the last one out: OpenSSL would read on from its number, which may
         belong to another connection by then.
         """
-        self._closed = True
-        with contextlib.suppress(OSError):
-            # Not SSLSocket's own shutdown, which takes its state away from under the other thread.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        if not self._inside:
-            self._sock.close()
+        with self._guard:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own shutdown, which takes its state away from under the other thread.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            if not self._inside:
+                self._sock.close()
 
     def abandon(self) -> None:
         """Drop this process's handle and leave the connection to the process it was forked from."""
@@ -208,8 +235,7 @@ class Channel(Generic[M]):
     def _read(self, view: memoryview, deadline: float | None) -> None:
         with self._touching("receiving", "a frame did not arrive before its deadline"):
             while view:
-                self._limit(deadline)
-                count = self._sock.recv_into(view)
+                count = self._call(self._sock.recv_into, view, select.POLLIN, deadline)
                 if not count:
                     raise WorkerLost("the peer closed the connection")
                 if self._tap is not None:
@@ -217,21 +243,35 @@ class Channel(Generic[M]):
                 self.bytes_received += count
                 view = view[count:]
 
-    def _limit(self, deadline: float | None) -> None:
-        """Let the next call on the socket take until the deadline, give or take _SLACK_S."""
-        now = time.monotonic()
-        if deadline is not None and deadline <= now:
-            raise TimeoutError
-        if deadline != self._deadline or now > self._set_until:
-            self._sock.settimeout(None if deadline is None else deadline - now)
-            self._deadline, self._set_until = deadline, now + _SLACK_S
+    def _call(
+        self, call: Callable[[memoryview], int], view: memoryview, event: int, deadline: float | None
+    ) -> int:
+        """A call on the socket, as soon as it need not wait. Raises TimeoutError."""
+        while True:
+            left = _LONGEST_WAIT_S if deadline is None else remaining(deadline)
+            try:
+                with self._calls:
+                    return call(view)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                match error:
+                    case ssl.SSLWantReadError():
+                        event = select.POLLIN
+                    case ssl.SSLWantWriteError():
+                        event = select.POLLOUT
+            self._poll(event, left)
+
+    def _poll(self, event: int, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._sock, event)
+        return bool(poll.poll(ceil(1000 * min(seconds, _LONGEST_WAIT_S))))
 
     @contextlib.contextmanager
     def _touching(self, doing: str, late: str) -> Iterator[None]:
-        self._inside = True
-        try:
+        with self._guard:
             if self._closed:
                 raise WorkerLost("the connection is closed")
+            self._inside += 1
+        try:
             yield
         except TimeoutError:
             raise DeadlinePassed(late) from None
@@ -241,6 +281,10 @@ class Channel(Generic[M]):
                 f"the connection broke while {doing} ({type(error).__name__})"
             ) from None
         finally:
-            self._inside = False
-            if self._closed:
+            self._out()
+
+    def _out(self) -> None:
+        with self._guard:
+            self._inside -= 1
+            if self._closed and not self._inside:
                 self._sock.close()

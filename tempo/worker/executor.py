@@ -1,11 +1,18 @@
-"""Runs jobs on a torch device. A job takes two steps, since its operands arrive between them:
+"""Runs jobs on a torch device. A job takes three steps, since its operands arrive after the first and
+its result leaves after the second:
 
 missing = executor.admit(request)          checks everything, makes room, allocates nothing
 result  = executor.run(request, shipped)   computes, keeps what is to be kept
+executor.done(request)                     operands and result are gone: their room is free
+
+The next request may be admitted while one runs. What an open request (admitted, not done) refers to or
+will keep is neither evicted nor released before it was run, and its room is counted until it is done.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import final
 
@@ -18,6 +25,15 @@ from tempo.wire import DTYPES, Compute, Part, limits, nbytes
 from tempo.worker.store import OperandStore
 
 
+class Gone(TempoError):
+    """Operands that were here or on their way when the job was admitted, and never came: the job that
+    shipped them failed."""
+
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        super().__init__("operands of the job never came")
+        self.ids = ids
+
+
 class TooLarge(TempoError):
     """The job is sound, but does not fit the memory that this worker may use."""
 
@@ -28,7 +44,7 @@ class Unsupported(TempoError):
 
 @final
 class Executor:
-    """One device and the operands kept on it.
+    """One device and the operands kept on it. One thread may admit while another runs.
 
     memory: bytes of operands and results at any moment; what is kept makes room for what is needed.
     """
@@ -38,63 +54,131 @@ class Executor:
         self.store = OperandStore(memory, limits.MAX_OPERANDS)
         #: In which this device multiplies.
         self.dtypes = tuple(name for name, dtype in DTYPES.items() if _multiplies(self.device, dtype))
+        self._lock = threading.RLock()  # guards the store and the five below
+        self._reserved: dict[int, int] = {}  # bytes of open requests that are not in the store, by id()
+        self._names: dict[int, set[int]] = {}  # what open requests refer to or will keep, by id()
+        self._pins: Counter[int] = Counter()  # the same, counted
+        self._coming: dict[int, Part] = {}  # operands that open requests ship and will keep
+        self._doomed: set[int] = set()  # released while pinned
 
     def admit(self, request: Compute) -> tuple[int, ...]:
         """Check a request before any of its bytes is stored, and make room for it.
 
-        Returns the ids it refers to that are no longer here; with any, the job cannot be run.
+        Returns the ids it refers to that are no longer here; with any, the job cannot be run. With none
+        the request is open until `done`.
         Raises UsageError for a request that breaks a rule, TooLarge for one that does not fit,
         Unsupported for one in a dtype that the device does not multiply.
         """
         shape = result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
         left, right = request.parts
-        dtype = request.result_dtype
         if left.id == right.id and (right.sent or (left.shape, left.dtype) != (right.shape, right.dtype)):
             raise UsageError("an operand is sent once, and has one shape and dtype")
         if not {left.dtype, right.dtype} <= set(self.dtypes):
             raise Unsupported("this device does not multiply operands of such a dtype")
+        with self._lock:
+            return self._admit(request, nbytes(shape, request.result_dtype))
+
+    def _admit(self, request: Compute, result: int) -> tuple[int, ...]:
         sent = {part.id for part in request.sent}
         referred = [part for part in request.parts if part.id not in sent]
         missing = tuple({part.id: None for part in referred if not self._holds(part)})
         if missing:
             return missing
-        result = nbytes(shape, dtype)
         if result > limits.MAX_PAYLOAD:
             raise TooLarge("the result does not fit a frame")
         kept = {part.id for part in referred}
         # Operands sent again replace their older copies: those may go first.
-        self.store.release(sent)
-        if not self.store.make_room(request.payload + result, len(sent), kept):
+        self.release(sent)
+        need = request.payload + result
+        room = sum(self._reserved.values()) + need
+        if not self.store.make_room(room, len(sent) + len(self._coming), kept | self._pins.keys()):
             raise TooLarge("the job does not fit the memory of this worker")
+        self._reserved[id(request)] = need
+        self._names[id(request)] = names = {part.id for part in request.parts if part.keep or not part.sent}
+        self._pins.update(names)
+        for part in request.sent:
+            if part.keep:
+                self._coming[part.id] = part
+                self._doomed.discard(part.id)
         return ()
 
     def run(self, request: Compute, shipped: Mapping[int, Tensor]) -> Tensor:
-        """The result, on the CPU. Call it only after `admit` found nothing missing."""
+        """The result, on the CPU. Call it only after `admit` found nothing missing. Raises Gone."""
+        try:
+            return self._run(request, shipped)
+        finally:
+            self._let_go(request)
+
+    def _run(self, request: Compute, shipped: Mapping[int, Tensor]) -> Tensor:
         operands: dict[int, Tensor] = {}
         for part in request.parts:
             if part.sent:
                 operands[part.id] = shipped[part.id].to(self.device)
-        for part in request.sent:
-            if part.keep:
-                self.store.put(part.id, operands[part.id])
-        left, right = (operands[p.id] if p.id in operands else self._stored(p.id) for p in request.parts)
+        with self._lock:
+            stored = {part.id: self.store.get(part.id) for part in request.parts if part.id not in operands}
+            if gone := tuple(number for number, tensor in stored.items() if tensor is None):
+                raise Gone(gone)
+            operands |= {number: tensor for number, tensor in stored.items() if tensor is not None}
+            for part in request.sent:
+                if part.keep:
+                    self.store.put(part.id, operands[part.id])
+                    self._reserved[id(request)] -= part.nbytes
+                    self._arrived(part)
+        left, right = (operands[part.id] for part in request.parts)
         with torch.no_grad():
             result = compute(request.operation, left, right, request.rows, request.allowed)
             return result.cpu().contiguous()
 
+    def discard(self, request: Compute) -> None:
+        """The job failed: nothing that it shipped stays, whoever counts on it."""
+        with self._lock:
+            self.store.release(part.id for part in request.sent)
+
+    def done(self, request: Compute) -> None:
+        """Close an open request, whether it was run or not."""
+        with self._lock:
+            self._let_go(request)
+            del self._reserved[id(request)]
+
+    def _let_go(self, request: Compute) -> None:
+        """Its operands are needed no more."""
+        with self._lock:
+            for part in request.sent:
+                self._arrived(part)
+            for number in self._names.pop(id(request), ()):
+                self._pins[number] -= 1
+                if not self._pins[number]:
+                    del self._pins[number]
+                    if number in self._doomed:
+                        self._doomed.discard(number)
+                        self.store.release((number,))
+
     def release(self, operands: Iterable[int]) -> None:
-        self.store.release(operands)
+        """Forget these operands; those that open requests need once they were run."""
+        with self._lock:
+            free = []
+            for number in operands:
+                if number in self._pins:
+                    self._doomed.add(number)
+                else:
+                    free.append(number)
+            self.store.release(free)
+
+    def _arrived(self, part: Part) -> None:
+        """No longer on its way; unless a later request ships it once more."""
+        if self._coming.get(part.id) is part:
+            del self._coming[part.id]
 
     def _holds(self, part: Part) -> bool:
+        coming = self._coming.get(part.id)
+        if coming is not None:
+            if (coming.shape, coming.dtype) != (part.shape, part.dtype):
+                raise UsageError("an operand on its way is referred to with another shape or dtype")
+            return True
         tensor = self.store.get(part.id)
         if tensor is not None and (tuple(tensor.shape) != part.shape or tensor.dtype != DTYPES[part.dtype]):
             raise UsageError("a kept operand is referred to with another shape or dtype")
         return tensor is not None
-
-    def _stored(self, operand: int) -> Tensor:
-        tensor = self.store.get(operand)
-        assert tensor is not None, "admit() found it"
-        return tensor
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:

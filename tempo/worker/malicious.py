@@ -15,8 +15,9 @@ from torch import Tensor
 from tempo.errors import UsageError
 from tempo.wire import Compute, Evicted, Refused, Result, encode
 from tempo.wire.frame import as_bytes, prefix
+from tempo.worker.ahead import Connection
 from tempo.worker.executor import Executor
-from tempo.worker.server import Connection, send_result, serve
+from tempo.worker.server import send_result, serve
 
 
 class LieKind(StrEnum):

@@ -59,11 +59,12 @@ class Recorder:
 
 @final
 class Recording:
-    """One connection's file. `tap` goes into its Channel. Not thread-safe."""
+    """One connection's file. `tap` goes into its Channel; both directions may call it at once."""
 
     def __init__(self, recorder: Recorder, fd: int) -> None:
         self._recorder = recorder
         self._fd: int | None = fd
+        self._lock = threading.RLock()  # around one record, so that pieces do not mix
         self._write(MAGIC + VERSION.to_bytes(2, "big"))
 
     def tap(self, direction: Literal["arrived", "left"], data: memoryview) -> None:
@@ -74,19 +75,21 @@ class Recording:
         self._record(NOTE, text.encode())
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
 
     def _record(self, kind: int, data: bytes | memoryview) -> None:
-        if self._fd is None:
-            return
-        if self._recorder.take(HEAD.size + len(data)):
-            self._write(HEAD.pack(kind, time.monotonic_ns(), len(data)), data)
-        else:
-            cut = b"cut: the recordings reached their size cap"
-            self._write(HEAD.pack(NOTE, time.monotonic_ns(), len(cut)), cut)
-            self.close()
+        with self._lock:
+            if self._fd is None:
+                return
+            if self._recorder.take(HEAD.size + len(data)):
+                self._write(HEAD.pack(kind, time.monotonic_ns(), len(data)), data)
+            else:
+                cut = b"cut: the recordings reached their size cap"
+                self._write(HEAD.pack(NOTE, time.monotonic_ns(), len(cut)), cut)
+                self.close()
 
     def _write(self, *pieces: bytes | memoryview) -> None:
         views = [memoryview(piece) for piece in pieces if len(piece)]

@@ -61,6 +61,8 @@ def test_every_kind_of_lie_is_tested():
 class Socketed(Worker):
     """The production protocol over a socket pair, with the worker in a thread of this process."""
 
+    depth = 2
+
     def __init__(self, name, lie=None, serve=None):
         self.name = name
         ours, theirs = socket.socketpair()
@@ -77,6 +79,15 @@ class Socketed(Worker):
 
     def run(self, job, ship, deadline):
         return self.client.run(job, ship, deadline)
+
+    def begin(self, job, ship, deadline):
+        self.client.begin(job, ship, deadline)
+
+    def ready(self, seconds):
+        return self.client.ready(seconds)
+
+    def end(self, deadline):
+        return self.client.end(deadline)
 
     def release(self, ids, deadline):
         self.client.release(ids, deadline)

@@ -58,7 +58,7 @@ def fresh(*arguments):
 
 
 def not_the_workers(loaded):
-    allowed = {"tempo", "tempo.errors", *(f"tempo.{part}" for part in OWN_SIDE)}
+    allowed = {"tempo", "tempo.errors", "tempo.memory", *(f"tempo.{part}" for part in OWN_SIDE)}
     return sorted(m for m in loaded if m not in allowed and m.split(".")[1] not in OWN_SIDE)
 
 
@@ -83,7 +83,7 @@ def test_the_worker_command_loads_nothing_that_knows_keys():
 @pytest.mark.security
 @pytest.mark.parametrize("path", [p for p in FILES if name_of(p).split("/")[0] in OWN_SIDE], ids=name_of)
 def test_the_workers_files_import_their_own_side_only(path):
-    allowed = ("tempo.wire", "tempo.ops", "tempo.errors", "tempo.worker")
+    allowed = ("tempo.wire", "tempo.ops", "tempo.errors", "tempo.memory", "tempo.worker")
     ours = [m for m in imports_of(path) if m == "tempo" or m.startswith("tempo.")]
     foreign = [m for m in ours if not any(m == a or m.startswith(f"{a}.") for a in allowed)]
     # `from tempo.wire import x` names tempo.wire only; a bare `import tempo` would reach everything.
@@ -94,6 +94,10 @@ def test_the_workers_files_import_their_own_side_only(path):
     used |= {n.attr for n in ast.walk(tree_of(path)) if isinstance(n, ast.Attribute)}
     assert not used & (loaders - {"eval"})
     assert "eval" not in used
+
+
+def test_the_pool_knows_nothing_of_ours():
+    assert not [m for m in imports_of(PACKAGE / "memory.py") if m.startswith("tempo")]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if name_of(p).split("/")[0] == "ops"], ids=name_of)

@@ -596,7 +596,7 @@ def test_a_lie_about_dw_that_another_worker_could_redo_is_sealed_anew():
             frozenset({kept.x.operand.id, ticket.weight.operand.id}),
             1e18,
         )
-        runner._held.add(kept.x.operand.id)
+        runner.holdings.add([kept.x.operand.id])
         holder.lie = lambda t: 1.01 * t
         dx, dw = house.backward(ticket, X[:100], w.detach(), DY[:100])
         torch.testing.assert_close(dw, DY[:100].mT @ X[:100], rtol=1e-9, atol=1e-9)
@@ -610,7 +610,7 @@ def test_releases_reach_a_worker_that_gets_no_jobs():
         for _ in range(5):
             step(house, X[:100], w, DY[:100])  # one shard: one worker idles
         time.sleep(1.5)
-        assert all(len(runner._released) == 0 for runner in house.fleet._runners)
+        assert all(runner.holdings.pending == 0 for runner in house.fleet._runners)
 
 
 def test_zero_weights_stay_home():

@@ -92,7 +92,7 @@ def test_a_bad_command_line_is_said_and_not_traced(arguments, capsys):
 def test_the_worker_imports_nothing_that_knows_a_key():
     code = (
         "import sys, tempo.worker\n"
-        "known = {'tempo', 'tempo.errors', 'tempo.ops', 'tempo.wire', 'tempo.worker'}\n"
+        "known = {'tempo', 'tempo.errors', 'tempo.memory', 'tempo.ops', 'tempo.wire', 'tempo.worker'}\n"
         "print([m for m in sys.modules if m.split('.')[0] == 'tempo'"
         " and '.'.join(m.split('.')[:2]) not in known])"
     )
