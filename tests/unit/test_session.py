@@ -386,5 +386,7 @@ def test_worker_processes():
         for _ in range(2):
             close(step(model, x), want)
         report = session.report()
-    assert (report.checks_failed, report.retries, report.local_fallbacks, report.events) == (0, 0, 0, [])
+    assert (report.checks_failed, report.retries, report.local_fallbacks) == (0, 0, 0)
+    # A busy machine may well have made a worker late.
+    assert {event.kind.value for event in report.events} <= {"hedged"}
     assert report.bytes_received > 2 * 256 * (96 + 64) * 8

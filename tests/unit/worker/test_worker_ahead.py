@@ -13,7 +13,7 @@ from tempo.worker import Executor, TooLarge
 from tempo.worker.executor import Gone
 
 ROWS = (2, 4)
-Y = compute(Compute(0, "product", part(1, X), part(2, W), ROWS).operation, X, W, ROWS)
+Y = compute(Compute(0, "product", part(1, X), part(2, W), ROWS, "fp32").operation, X, W, ROWS)
 
 
 def soon():
@@ -42,7 +42,7 @@ def result(master, number):
 
 def product(number, x, w, *, keep=False, sent=(True, True)):
     left, right = part(x, X, keep=keep, sent=sent[0]), part(w, W, keep=keep, sent=sent[1])
-    return Compute(number, "product", left, right, ROWS)
+    return Compute(number, "product", left, right, ROWS, "fp32")
 
 
 def test_answers_come_in_the_order_of_the_requests(master):
@@ -105,7 +105,7 @@ def test_a_request_under_another_shape_than_the_one_on_its_way_is_refused():
     executor = Executor("cpu", 1 << 20)
     assert executor.admit(product(1, 1, 2, keep=True)) == ()
     wide = torch.zeros(6, 5)
-    other = Compute(2, "product", part(1, wide, sent=False), part(3, torch.zeros(2, 4, 5)), ROWS)
+    other = Compute(2, "product", part(1, wide, sent=False), part(3, torch.zeros(2, 4, 5)), ROWS, "fp32")
     with pytest.raises(ValueError, match="on its way"):
         executor.admit(other)
 
@@ -185,7 +185,7 @@ def test_a_master_that_sends_without_reading_gets_two_requests_into_memory():
 
     def flood():
         for number in range(200):
-            request = Compute(number, "product", part(1, x), part(2, w), (512,))
+            request = Compute(number, "product", part(1, x), part(2, w), (512,), "fp32")
             try:
                 master.channel.send(request, (x, w), deadline=time.monotonic() + 1)
             except Exception:
