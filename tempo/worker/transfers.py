@@ -25,6 +25,10 @@ class Download(ABC):
     def wait(self) -> Tensor:
         """The result, contiguous on the CPU, once it is there. Raises what the device raised."""
 
+    @abstractmethod
+    def ready(self) -> bool:
+        """`wait` would not block."""
+
 
 class Transfers(ABC):
     """Abstract. Not thread-safe."""
@@ -66,6 +70,9 @@ class _Here(Download):
     def wait(self) -> Tensor:
         return self._result
 
+    def ready(self) -> bool:
+        return True
+
 
 @final
 class CudaTransfers(Transfers):
@@ -91,7 +98,7 @@ class CudaTransfers(Transfers):
             there.copy_(host, non_blocking=True)
             staging.busy_until = self._up.record_event()
         compute.wait_stream(self._up)
-        there.record_stream(compute)  # its memory is not handed out while the compute stream uses it
+        _hold(there, compute)
         return there
 
     def download(self, result: Tensor) -> Download:
@@ -101,7 +108,7 @@ class CudaTransfers(Transfers):
         with self._cuda.stream(self._down):
             host.copy_(result, non_blocking=True)
             event = self._down.record_event()
-        result.record_stream(self._down)
+        _hold(result, self._down)
         return _OnItsWay(host, event)
 
 
@@ -114,6 +121,9 @@ class _OnItsWay(Download):
     def wait(self) -> Tensor:
         self._event.synchronize()
         return self._host
+
+    def ready(self) -> bool:
+        return bool(self._event.query())
 
 
 @final
@@ -133,6 +143,11 @@ class _Staging:
             self._buffer = self._pinned(tensor.nbytes)
         host = self._buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         return host.copy_(tensor)
+
+
+def _hold(tensor: Tensor, stream: Any) -> None:
+    """Its memory is not handed out again while the stream still uses it."""
+    tensor.record_stream(stream)
 
 
 def _pinned(nbytes: int) -> Tensor:
