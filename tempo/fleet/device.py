@@ -6,6 +6,8 @@ since the device may be a stranger's.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable
 from itertools import count
 from typing import final
@@ -15,10 +17,14 @@ import torch
 from tempo.errors import UsageError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
 from tempo.ops import Job, Unverified
-from tempo.wire import compute_message
+from tempo.wire import Compute, compute_message
 from tempo.worker import Executor, TooLarge, Unsupported
+from tempo.worker.executor import Gone
+from tempo.worker.transfers import Download
 
 DEFAULT_MEMORY = 4 << 30
+#: Between two looks at a device that computes.
+_LOOK_S = 2e-4
 
 
 @final
@@ -31,7 +37,10 @@ class DeviceWorker(Worker):
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"torch has no device {str(device)!r} here: name cpu or cuda:N") from error
-        self._executor: Executor | None = Executor(device, memory)
+        executor = Executor(device, memory)
+        self._executor: Executor | None = executor
+        self.depth = 2 if executor.device.type == "cuda" else 1  # copies beside products
+        self._open: deque[tuple[Compute, Download] | JobRefused | OperandsEvicted] = deque()
         self._numbers = count(1)
         self._sent = 0
         self._received = 0
@@ -45,41 +54,74 @@ class DeviceWorker(Worker):
         return self._received
 
     def connect(self) -> None:
-        self._open()
+        self._opened()
 
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
-        executor = self._open()
+        self.begin(job, ship, deadline)
+        return self.end(deadline)
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        """On a GPU only queues copies and product. What goes wrong with the job is raised by `end`."""
+        executor = self._opened()
         request = compute_message(job, next(self._numbers), ship)
         try:
             missing = executor.admit(request)
         except TooLarge:
-            raise JobRefused(self.name, "memory") from None
+            return self._open.append(JobRefused(self.name, "memory"))
         except Unsupported:
-            raise JobRefused(self.name, "unsupported") from None
+            return self._open.append(JobRefused(self.name, "unsupported"))
         if missing:
-            raise OperandsEvicted(self.name, missing)
+            return self._open.append(OperandsEvicted(self.name, missing))
         tensors = {o.id: o.tensor.detach() for o in job.operands if o.tensor is not None}
         # What is kept is copied even within the CPU: the master reuses its buffers.
         shipped = {p.id: tensors[p.id].clone() if p.keep else tensors[p.id] for p in request.sent}
         try:
-            result = executor.run(request, shipped)
-        except (RuntimeError, MemoryError) as error:
-            executor.discard(request)
-            full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            raise JobRefused(self.name, "memory" if full else "failed") from error
-        finally:
+            self._open.append((request, executor.start(request, shipped)))
+        except Gone as gone:
             executor.done(request)
+            self._open.append(OperandsEvicted(self.name, gone.ids))
+        except (RuntimeError, MemoryError) as error:
+            self._open.append(self._failed(executor, request, error))
+
+    def ready(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while True:
+            first = self._open[0]
+            if isinstance(first, Exception) or first[1].ready():
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_S)
+
+    def end(self, deadline: float) -> Unverified:
+        executor, first = self._opened(), self._open.popleft()
+        if isinstance(first, Exception):
+            raise first
+        request, download = first
+        try:
+            result = download.wait()
+        except (RuntimeError, MemoryError) as error:
+            raise self._failed(executor, request, error) from error
+        executor.done(request)
         self._sent += request.payload
         self._received += result.nbytes
         return Unverified(result)
 
+    def _failed(self, executor: Executor, request: Compute, error: Exception) -> JobRefused:
+        executor.discard(request)
+        executor.done(request)
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        refused = JobRefused(self.name, "memory" if full else "failed")
+        refused.__cause__ = error
+        return refused
+
     def release(self, ids: Iterable[int], deadline: float) -> None:
-        self._open().release(ids)
+        self._opened().release(ids)
 
     def close(self) -> None:
         self._executor = None
 
-    def _open(self) -> Executor:
+    def _opened(self) -> Executor:
         if self._executor is None:
             raise WorkerLost(f"worker {self.name} is closed")
         return self._executor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
 
 from tempo.errors import OperandMissing, WorkerError
 from tempo.ops import Job, Unverified
@@ -37,7 +36,7 @@ class Worker(ABC):
     #: Unique in a fleet; for logs and events.
     name: str
     #: Jobs that may be under way at once. With more than one, `begin` and `end` take the place of `run`.
-    depth: ClassVar[int] = 1
+    depth: int = 1
 
     @abstractmethod
     def connect(self) -> None:

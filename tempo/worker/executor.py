@@ -23,6 +23,7 @@ from tempo.errors import TempoError, UsageError
 from tempo.ops import Op, compute, result_shape
 from tempo.wire import DTYPES, Compute, Part, limits, nbytes
 from tempo.worker.store import OperandStore
+from tempo.worker.transfers import Download, transfers_for
 
 
 class Gone(TempoError):
@@ -51,6 +52,7 @@ class Executor:
 
     def __init__(self, device: str | torch.device, memory: int) -> None:
         self.device = torch.device(device)
+        self._transfers = transfers_for(self.device)
         self.store = OperandStore(memory, limits.MAX_OPERANDS)
         #: In which this device multiplies.
         self.dtypes = tuple(name for name, dtype in DTYPES.items() if _multiplies(self.device, dtype))
@@ -104,16 +106,20 @@ class Executor:
 
     def run(self, request: Compute, shipped: Mapping[int, Tensor]) -> Tensor:
         """The result, on the CPU. Call it only after `admit` found nothing missing. Raises Gone."""
+        return self.start(request, shipped).wait()
+
+    def start(self, request: Compute, shipped: Mapping[int, Tensor]) -> Download:
+        """As `run`, but on a GPU the copies and the product are only queued when it returns."""
         try:
-            return self._run(request, shipped)
+            return self._start(request, shipped)
         finally:
             self._let_go(request)
 
-    def _run(self, request: Compute, shipped: Mapping[int, Tensor]) -> Tensor:
+    def _start(self, request: Compute, shipped: Mapping[int, Tensor]) -> Download:
         operands: dict[int, Tensor] = {}
         for part in request.parts:
             if part.sent:
-                operands[part.id] = shipped[part.id].to(self.device)
+                operands[part.id] = self._transfers.upload(shipped[part.id])
         with self._lock:
             stored = {part.id: self.store.get(part.id) for part in request.parts if part.id not in operands}
             if gone := tuple(number for number, tensor in stored.items() if tensor is None):
@@ -127,7 +133,7 @@ class Executor:
         left, right = (operands[part.id] for part in request.parts)
         with torch.no_grad():
             result = compute(request.operation, left, right, request.rows, request.allowed)
-            return result.cpu().contiguous()
+            return self._transfers.download(result)
 
     def discard(self, request: Compute) -> None:
         """The job failed: nothing that it shipped stays, whoever counts on it."""

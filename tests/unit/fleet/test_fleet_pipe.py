@@ -9,7 +9,7 @@ import torch
 from fleet_script import check, product, without_tensors
 
 from tempo.errors import ProtocolError, WorkerLost
-from tempo.fleet import Done, EventKind, Failed, Fleet, FleetSettings, Task, Worker
+from tempo.fleet import DeviceWorker, Done, EventKind, Failed, Fleet, FleetSettings, Task, Worker
 from tempo.fleet.client import Client
 from tempo.ops import compute
 from tempo.wire import Bye, Channel, Compute, Evicted, Hello, Refused, Result, Welcome, decode_request
@@ -264,3 +264,21 @@ def test_the_client_takes_no_reply_to_the_second_for_the_first():
         client.end(time.monotonic() + 5)
     client.close()
     far.close()
+
+
+def test_a_device_that_queues_jobs_answers_in_order_and_asks_for_what_it_lost():
+    """As on a GPU, with the CPU's executor: two jobs open, an eviction and a refusal between them."""
+    device = DeviceWorker("cpu", name="d", memory=1 << 12)
+    device.depth = 2
+    events = []
+    with Fleet([device], FleetSettings(), events.append) as fleet:
+        jobs = [product(i, 1000, keep=True) for i in range(8)]
+        outcomes = fleet.run([Task(job, 0) for job in jobs], check)
+        assert [type(one) for one in outcomes] == [Done] * 8
+        device._opened().release([1000])
+        outcomes = fleet.run([Task(job, 0) for job in jobs[:4]], check)
+        assert [type(one) for one in outcomes] == [Done] * 4
+        device._opened().store.max_bytes = 10
+        outcomes = fleet.run([Task(product(50 + i, 60 + i), 0) for i in range(2)], check)
+        assert [type(one) for one in outcomes] == [Failed] * 2
+    assert {event.kind for event in events} == {EventKind.EVICTED, EventKind.REFUSED}
