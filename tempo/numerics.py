@@ -6,13 +6,14 @@ operands as sent. Here it is the master's own round trip that is judged, by test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log
+from collections.abc import Callable, Sequence
+from math import log, log2
 from typing import Final
 
 import torch
 
 from tempo.integrity.tolerance import DEVIATIONS, UNIT_ROUNDOFF
+from tempo.kernels import Axis
 from tempo.lowering.base import Lowering
 
 #: 2-norms of the Winograd maps on a tile, (raise_y, raise_dx, raise_dw): those of A^T, B^T and G, both
@@ -47,6 +48,33 @@ def result_tolerance(
     relative = DEVIATIONS * centred * amplification(spread, rounds) ** 3 * (inner**0.5 + passes) * u
     y, dx, dw = _RAISE.get(lowering.name, (1.0, 1.0, 1.0))
     return relative * y, relative * dx, relative * dw
+
+
+def native_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """Largest ||computed - exact|| of one stretch of a native pass, relative to the norm of its operand
+    (less `before`); `after` and a cast to bfloat16 not included. With no rounds on one axis it holds for
+    each fibre along the other. Derived in docs/numerics.md, section 5."""
+    return _pass_error(rows, features, dtype, log2)
+
+
+def twin_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """The same for the plain twin, which takes each block as a matrix product."""
+    return _pass_error(rows, features, dtype, lambda block: (block + 1) * block**0.5)
+
+
+def _pass_error(
+    rows: Axis, features: Axis, dtype: torch.dtype, additions: Callable[[float], float]
+) -> float:
+    steps, growth = 1.0, 1.0
+    for a in (rows, features):
+        windows = 1 if a.rounds == 0 or a.length % a.block == 0 else 2
+        steps += a.rounds * windows * (additions(a.block) + 2)
+        for m in (a.enter, *a.middle, a.leave):
+            if m is not None and m.scale.numel():
+                steps += 2
+                growth *= float(m.scale.abs().max())
+    u = UNIT_ROUNDOFF[dtype]
+    return growth * steps * u / (1 - steps * u)
 
 
 def loss_tolerance(plain: Sequence[float], exact: Sequence[float]) -> list[float]:

@@ -23,6 +23,7 @@ from tempo.kernels.transform import Transform
 VARIABLE: Final = "TEMPO_KERNELS"
 #: Elements from which a second thread pays for being woken.
 _PER_THREAD: Final = 1 << 17
+_CHECKED: Final = (torch.float32, torch.float64, torch.bfloat16)
 
 
 @final
@@ -59,7 +60,10 @@ def native_status() -> Serving:
 
 
 def transform(tasks: Sequence[Transform]) -> None:
-    """Run transforms of one dtype. Rows of more than one round take a pass for each further one."""
+    """Run transforms of one dtype, else ValueError. Rows of more than one round take a pass for each
+    further one."""
+    if len({task.dtype for task in tasks}) > 1:
+        raise ValueError("transforms of one call are computed in one dtype: float32 or float64")
     tasks = [task for task in tasks if task.elements]
     native = _choose()[0]
     if native is None or not all(native.fits(a) for t in tasks for a in (*t.rows, t.features)):
@@ -76,13 +80,16 @@ def transform(tasks: Sequence[Transform]) -> None:
 
 def ranking(words: Tensor) -> Tensor:
     """Indices (L,) int32 that put random 64-bit words (L,) in ascending order."""
+    if words.dtype != torch.int64 or words.ndim != 1:
+        raise ValueError(f"words are int64 (L,), not {words.dtype} {tuple(words.shape)}")
     native = _choose()[0]
     return words.argsort().int() if native is None else native.ranking(words)
 
 
 def project(a_RF: Tensor, v_FP: Tensor) -> tuple[Tensor, Tensor]:
     """(a v (R, P), 2-norms of the rows of a (R,)) in float64. a: float32, float64 or bfloat16."""
-    if v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
+    _require_matrix(a_RF)
+    if v_FP.ndim != 2 or v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
         raise ValueError(f"probes are float64 with {a_RF.shape[1]} entries, not {tuple(v_FP.shape)}")
     native = _choose()[0]
     if native is None:
@@ -92,7 +99,8 @@ def project(a_RF: Tensor, v_FP: Tensor) -> tuple[Tensor, Tensor]:
 
 def contract(a_RF: Tensor, q_RP: Tensor) -> tuple[Tensor, Tensor]:
     """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64."""
-    if q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
+    _require_matrix(a_RF)
+    if q_RP.ndim != 2 or q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
         raise ValueError(f"projections are float64 with {a_RF.shape[0]} rows, not {tuple(q_RP.shape)}")
     native = _choose()[0]
     if native is None:
@@ -124,6 +132,14 @@ def _split(task: Transform, most: int) -> tuple[Transform | None, Transform]:
     return first_task, Transform(
         middle, task.target, rest, task.features, target_rows=task.target_rows, after=task.after
     )
+
+
+def _require_matrix(t: Tensor) -> None:
+    if t.ndim != 2 or t.dtype not in _CHECKED or t.device.type != "cpu":
+        raise ValueError(
+            f"a matrix of float32, float64 or bfloat16 in main memory, not {t.dtype} {tuple(t.shape)} "
+            f"on {t.device}"
+        )
 
 
 def _rows(t: Tensor) -> Tensor:
