@@ -62,19 +62,31 @@ def twin_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
     return _pass_error(rows, features, dtype, lambda block: (block + 1) * block**0.5)
 
 
-def _pass_error(
-    rows: Axis, features: Axis, dtype: torch.dtype, additions: Callable[[float], float]
-) -> float:
-    steps, growth = 1.0, 1.0
+def native_deviation(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """What `native_error` becomes in the mean square, over operands and coefficients of random sign."""
+    steps, _, growth = _steps(rows, features, log2)
+    return growth * steps**0.5 * UNIT_ROUNDOFF[dtype]
+
+
+def _pass_error(rows: Axis, features: Axis, dtype: torch.dtype, additions: Callable[[float], float]) -> float:
+    steps, growth, _ = _steps(rows, features, additions)
+    u = UNIT_ROUNDOFF[dtype]
+    return growth * steps * u / (1 - steps * u)
+
+
+def _steps(rows: Axis, features: Axis, additions: Callable[[float], float]) -> tuple[float, float, float]:
+    """(roundings that an entry passes, products over the monomials of their largest and of their root
+    mean square coefficients). additions: roundings of one Hadamard block of that length."""
+    steps, largest, mean = 1.0, 1.0, 1.0
     for a in (rows, features):
         windows = 1 if a.rounds == 0 or a.length % a.block == 0 else 2
         steps += a.rounds * windows * (additions(a.block) + 2)
         for m in (a.enter, *a.middle, a.leave):
             if m is not None and m.scale.numel():
                 steps += 2
-                growth *= float(m.scale.abs().max())
-    u = UNIT_ROUNDOFF[dtype]
-    return growth * steps * u / (1 - steps * u)
+                largest *= float(m.scale.abs().max())
+                mean *= float(m.scale.square().mean().sqrt())
+    return steps, largest, mean
 
 
 def loss_tolerance(plain: Sequence[float], exact: Sequence[float]) -> list[float]:

@@ -61,7 +61,9 @@ class Transform:
             if index is not None and rows and not 0 <= int(index.min()) <= int(index.max()) < t.shape[0]:
                 raise ValueError(f"{name}: the index of rows leaves the tensor")
         if self.target.shape[0] > 1 and self.target.stride(0) < width:
-            raise ValueError(f"target: rows {self.target.stride(0)} apart overlap, they have {width} features")
+            raise ValueError(
+                f"target: rows {self.target.stride(0)} apart overlap, they have {width} features"
+            )
         if (self.source.dtype, self.target.dtype) not in _DTYPES:
             raise ValueError(f"no pass from {self.source.dtype} to {self.target.dtype}")
         for vector in (self.before, self.after):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tempo.kernels import Axis, Monomial, Transform, plain, transform
 from tempo.kernels.native import MAX_BLOCK, SETS, Native
-from tempo.numerics import native_error, twin_error
+from tempo.numerics import native_deviation, native_error, twin_error
 
 few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -255,6 +255,30 @@ def test_a_block_beyond_the_largest_is_served_by_the_twin(serve):
         with serve(name):
             transform([Transform(x, out, [axis], Axis(5))])
     assert torch.equal(ours, twin)
+
+
+@every_set
+def test_in_the_mean_square_roundings_add_like_a_random_walk(serve, name):
+    """A hundred times sharper than the sound bound, on operands large enough for means."""
+    case = a_case()
+    (rows,), features = case.task.rows, case.task.features
+    for r, f in (
+        (rows, features),
+        (rows.inverted(), features.inverted()),
+        (rows.dual(), features.dual()),
+        (Axis(200), features),
+        (rows, Axis(150)),
+    ):
+        other = Case(Transform(case.task.source, case.task.target, [r], f), case.whole)
+        with serve(name):
+            transform([other.task])
+        exact, operand = other.exact()
+        allowed = native_deviation(r, f, F32) * operand.norm()
+        assert (other.task.target - exact).norm() <= allowed
+        # One more rounding to 16 bits of mantissa would be outside.
+        mantissa, exponent = other.task.target.frexp()
+        blunt = ((mantissa * 2**16).round() / 2**16).ldexp(exponent)
+        assert (blunt - exact).norm() > allowed
 
 
 # ---- just outside the bound --------------------------------------------------------------------

@@ -154,7 +154,9 @@ def test_a_monomial_gathers_where_it_enters_and_scatters_where_it_leaves(length,
             assert out.is_contiguous()
             assert torch.equal(t, before)
             if out.numel():
-                assert out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr(), f"{layout}: an alias"
+                assert out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr(), (
+                    f"{layout}: an alias"
+                )
 
 
 def test_an_axis_that_does_nothing_still_copies():
