@@ -44,16 +44,17 @@ def measure(scheme_name: str, shape: tuple[int, int, int], repeats: int) -> list
     scheme = config.make_scheme()
     x = torch.randn(groups, rows, features)
     copy = torch.empty_like(x)
-    parts = list(x)
     feature_key = FeatureKey(key, scheme, (0,), groups=groups, k=features, n=features)
     numbers = iter(range(1, 1 << 30))
     bases = RowKey(key, scheme, (0,), [rows] * groups).bases()
 
+    everything = Selection.everything(groups, rows)
+
     def encode() -> torch.Tensor:
-        return RowKey(key, scheme, (next(numbers),), [rows] * groups).seal_x(bases, feature_key.b, parts)
+        row_key = RowKey(key, scheme, (next(numbers),), [rows] * groups)
+        return row_key.seal_x(bases, feature_key.b, x, everything)
 
     sealed, out = encode(), torch.empty_like(x)
-    everything = Selection.everything(groups, rows)
     weight = torch.randn(groups, features, features)
     job = Job(
         Op.PRODUCT,

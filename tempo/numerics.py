@@ -6,13 +6,14 @@ operands as sent. Here it is the master's own round trip that is judged, by test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log
+from collections.abc import Callable, Sequence
+from math import log, log2
 from typing import Final
 
 import torch
 
 from tempo.integrity.tolerance import BF16_UNIT, DEVIATIONS, UNIT_ROUNDOFF, rounding
+from tempo.kernels import Axis
 from tempo.lowering.base import Lowering
 from tempo.secrecy.form import FULL, Precision
 
@@ -80,6 +81,45 @@ def _rounded(lowering: Lowering, dtype: torch.dtype, precision: Precision) -> tu
     else:
         operand, result = rounding(form.dtype, form.dtype, form.arithmetic).worst, 0.0
     return (2 / 3 / _SPREAD) ** 0.5 * operand, 3**-0.5 * result
+
+
+def native_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """Largest ||computed - exact|| of one stretch of a native pass, relative to the norm of its operand
+    (less `before`); `after` and a cast to bfloat16 not included. With no rounds on one axis it holds for
+    each fibre along the other. Derived in docs/numerics.md, section 6."""
+    return _pass_error(rows, features, dtype, log2)
+
+
+def twin_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """The same for the plain twin, which takes each block as a matrix product."""
+    return _pass_error(rows, features, dtype, lambda block: (block + 1) * block**0.5)
+
+
+def native_deviation(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
+    """What `native_error` becomes in the mean square, over operands and coefficients of random sign."""
+    steps, _, growth = _steps(rows, features, log2)
+    return growth * steps**0.5 * UNIT_ROUNDOFF[dtype]
+
+
+def _pass_error(rows: Axis, features: Axis, dtype: torch.dtype, additions: Callable[[float], float]) -> float:
+    steps, growth, _ = _steps(rows, features, additions)
+    u = UNIT_ROUNDOFF[dtype]
+    return float(growth * steps * u / (1 - steps * u))
+
+
+def _steps(rows: Axis, features: Axis, additions: Callable[[float], float]) -> tuple[float, float, float]:
+    """(roundings that an entry passes, products over the monomials of their largest and of their root
+    mean square coefficients). additions: roundings of one Hadamard block of that length."""
+    steps, largest, mean = 1.0, 1.0, 1.0
+    for a in (rows, features):
+        windows = 1 if a.rounds == 0 or a.length % a.block == 0 else 2
+        steps += a.rounds * windows * (additions(a.block) + 2)
+        for m in (a.enter, *a.middle, a.leave):
+            if m is not None and m.scale.numel():
+                steps += 2
+                largest *= float(m.scale.abs().max())
+                mean *= float(m.scale.square().mean().sqrt())
+    return steps, largest, mean
 
 
 def loss_tolerance(

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
 
+from tempo.kernels import Serving, passes
+from tempo.kernels.native import Native
+
 torch.set_num_threads(1)
+
+
+@contextmanager
+def _serve(name: str, threads: int = 1) -> Iterator[None]:
+    native = None if name == "plain" else Native(name)
+    chosen = passes._Kernels(native, Serving(name, "a test asks for it"))
+    with (
+        mock.patch.object(passes, "_kernels", return_value=chosen),
+        mock.patch.object(passes, "_threads", return_value=threads),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., AbstractContextManager[None]]:
+    """serve(name, threads): passes of that instruction set, or "plain", whatever the environment says."""
+    return _serve
+
 
 _SKIPPED = pytest.StashKey[list[str]]()
 

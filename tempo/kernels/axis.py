@@ -21,11 +21,18 @@ from tempo.kernels.hidden import Hidden
 
 @final
 class Monomial(Hidden):
-    """A permutation with coefficients. index: (L,) int32. scale: (L,) float64."""
+    """A permutation with coefficients. index: (L,) int32, which is not checked to be one. scale: (L,)
+    float64. Raises ValueError where lengths or dtypes differ from that."""
 
     __slots__ = ("index", "scale")
 
     def __init__(self, index: Tensor, scale: Tensor) -> None:
+        if index.ndim != 1 or index.dtype != torch.int32:
+            raise ValueError(f"a permutation is int32 (L,), not {index.dtype} {tuple(index.shape)}")
+        if scale.shape != index.shape or scale.dtype != torch.float64:
+            raise ValueError(
+                f"{index.numel()} coefficients of float64, not {scale.dtype} {tuple(scale.shape)}"
+            )
         self.index = index
         self.scale = scale
 
@@ -63,6 +70,9 @@ class Axis(Hidden):
             )
         if rounds and (block < 1 or block & (block - 1) or block > max(length, 1)):
             raise ValueError(f"an axis of {length} entries cannot be mixed in blocks of {block}")
+        for m in (enter, *middle, leave):
+            if m is not None and m.index.numel() != length:
+                raise ValueError(f"an axis of {length} entries has no monomial of {m.index.numel()}")
         self.length = length
         self.enter = enter
         self.middle = tuple(middle)

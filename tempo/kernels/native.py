@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_void_p, pointer
 from typing import Any, Final, final
@@ -100,6 +101,12 @@ class Native:
         self.name = name
         self._library = library
         self._passes = table.contents
+        self._process = os.getpid()
+
+    def _team(self, threads: int) -> int:
+        """A child made by fork has none of the threads that OpenMP believes to have: waiting for them it
+        would hang, so it works alone."""
+        return threads if os.getpid() == self._process else 1
 
     def fits(self, axis: Axis) -> bool:
         """Whether the passes can apply this axis."""
@@ -124,7 +131,7 @@ class Native:
             struct.before, struct.after = _at(task.before), _at(task.after)
             struct.source_type = _TYPES[task.source.dtype]
             struct.target_type = _TYPES[task.target.dtype]
-        _done(self._passes.transform(structs, len(tasks), threads))
+        _done(self._passes.transform(structs, len(tasks), self._team(threads)))
 
     def ranking(self, words: Tensor) -> Tensor:
         words = words.contiguous()
@@ -136,20 +143,16 @@ class Native:
         v_PF = v_FP.mT.contiguous()
         out = torch.empty(a_RF.shape[0], v_PF.shape[0], dtype=torch.float64)
         norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
-        _done(
-            self._passes.project(byref(_Projection(*_check_fields(a_RF, v_PF, out, norms, squared))), threads)
-        )
+        check = _Projection(*_check_fields(a_RF, v_PF, out, norms, squared))
+        _done(self._passes.project(byref(check), self._team(threads)))
         return out, norms
 
     def contract(self, a_RF: Tensor, q_RP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
         q_RP = q_RP.contiguous()
         out = torch.empty(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
         squares = torch.empty(a_RF.shape[1], dtype=torch.float64)
-        _done(
-            self._passes.contract(
-                byref(_Contraction(*_check_fields(a_RF, q_RP, out, squares, squared))), threads
-            )
-        )
+        check = _Contraction(*_check_fields(a_RF, q_RP, out, squares, squared))
+        _done(self._passes.contract(byref(check), self._team(threads)))
         return out, squares
 
 
@@ -160,7 +163,7 @@ def _check_fields(a_RF: Tensor, probes: Tensor, out: Tensor, norms: Tensor, squa
 
 def _native(axis: Axis, dtype: torch.dtype) -> _Axis:
     """The C form of an axis, made once for each dtype."""
-    made = axis.native.get(dtype)
+    made: tuple[_Axis, object] | None = axis.native.get(dtype)
     if made is None:
         middle = None
         if axis.middle:
@@ -173,7 +176,9 @@ def _native(axis: Axis, dtype: torch.dtype) -> _Axis:
         ]
         pointers = [_at(t) for part in parts for t in (part or (None, None))]
         struct = _Axis(axis.length, *pointers, axis.rounds, axis.block, axis.inverse)
-        made = axis.native[dtype] = (struct, parts)
+        # Another thread may have made one meanwhile, whose addresses are in use: the first one stays.
+        kept: tuple[_Axis, object] = axis.native.setdefault(dtype, (struct, parts))
+        return kept[0]
     return made[0]
 
 

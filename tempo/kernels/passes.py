@@ -25,6 +25,7 @@ VARIABLE: Final = "TEMPO_KERNELS"
 _PER_THREAD: Final = 1 << 17
 #: Elements between two rounds of the rows, or one stretch if that is more.
 _SCRATCH: Final = 1 << 22
+_CHECKED: Final = (torch.float32, torch.float64, torch.bfloat16)
 
 
 @final
@@ -69,7 +70,10 @@ def native_status() -> Serving:
 
 
 def transform(tasks: Sequence[Transform]) -> None:
-    """Run transforms of one dtype. Rows of more than one round take a pass for each further one."""
+    """Run transforms of one dtype, else ValueError. Rows of more than one round take a pass for each
+    further one."""
+    if len({task.dtype for task in tasks}) > 1:
+        raise ValueError("transforms of one call are computed in one dtype: float32 or float64")
     tasks = [task for task in tasks if task.elements]
     kernels = _kernels()
     native = kernels.native
@@ -115,6 +119,8 @@ def _in_rounds(native: Native, scratch: Pool, tasks: list[Transform]) -> None:
 
 def ranking(words: Tensor) -> Tensor:
     """Indices (L,) int32 that put random 64-bit words (L,) in ascending order."""
+    if words.dtype != torch.int64 or words.ndim != 1:
+        raise ValueError(f"words are int64 (L,), not {words.dtype} {tuple(words.shape)}")
     native = _kernels().native
     return words.argsort().int() if native is None else native.ranking(words)
 
@@ -122,7 +128,8 @@ def ranking(words: Tensor) -> Tensor:
 def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
     """(a v (R, P), 2-norms of the rows of a (R,)) in float64; squared: of a o a with v. a: float32, float64
     or bfloat16."""
-    if v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
+    _require_matrix(a_RF)
+    if v_FP.ndim != 2 or v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
         raise ValueError(f"probes are float64 with {a_RF.shape[1]} entries, not {tuple(v_FP.shape)}")
     native = _kernels().native
     if native is None:
@@ -132,7 +139,8 @@ def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tenso
 
 def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
     """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64; squared: of a o a with q."""
-    if q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
+    _require_matrix(a_RF)
+    if q_RP.ndim != 2 or q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
         raise ValueError(f"projections are float64 with {a_RF.shape[0]} rows, not {tuple(q_RP.shape)}")
     native = _kernels().native
     if native is None:
@@ -143,6 +151,14 @@ def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tens
 def norms(a_RF: Tensor) -> Tensor:
     """2-norms of the rows of a, float64."""
     return project(a_RF, torch.empty(a_RF.shape[1], 0, dtype=torch.float64))[1]
+
+
+def _require_matrix(t: Tensor) -> None:
+    if t.ndim != 2 or t.dtype not in _CHECKED or t.device.type != "cpu":
+        raise ValueError(
+            f"a matrix of float32, float64 or bfloat16 in main memory, not {t.dtype} {tuple(t.shape)} "
+            f"on {t.device}"
+        )
 
 
 def _rows(t: Tensor) -> Tensor:

@@ -25,9 +25,10 @@ _DTYPES = {
 class Transform:
     """target = E_rows (source - before) E_features^T + after, for R rows and F features.
 
-    source, target: (rows, F), unit stride along features; they do not overlap.
+    source, target: (rows, F) in main memory, unit stride along features; they do not overlap.
     rows: stretches of R rows together. source_rows, target_rows: (R,) int64, row r of the axis in the
-    tensor; None: row r itself. before, after: (F,). Raises ValueError where sizes do not fit.
+    tensor; None: row r itself. Those of the target differ from each other, which is not checked.
+    before, after: (F,), contiguous. Raises ValueError where sizes, types, strides or devices do not fit.
     """
 
     source: Tensor
@@ -49,17 +50,27 @@ class Transform:
                 raise ValueError(
                     f"{name}: {width} features with unit stride, not {tuple(t.shape)} {t.stride()}"
                 )
+            if t.device.type != "cpu":
+                raise ValueError(f"{name}: a tensor in main memory, not on {t.device}")
             if (t.shape[0] if index is None else index.numel()) != rows:
                 raise ValueError(f"{name}: rows of the tensor, or the index into it, and of the axes differ")
-            if index is not None and (index.dtype != torch.int64 or not index.is_contiguous()):
-                raise ValueError(f"{name}: the index of rows is int64")
+            if index is not None and (
+                index.dtype != torch.int64 or index.ndim != 1 or not index.is_contiguous()
+            ):
+                raise ValueError(f"{name}: the index of rows is int64, contiguous and of one dimension")
             if index is not None and rows and not 0 <= int(index.min()) <= int(index.max()) < t.shape[0]:
                 raise ValueError(f"{name}: the index of rows leaves the tensor")
+        if self.target.shape[0] > 1 and self.target.stride(0) < width:
+            raise ValueError(
+                f"target: rows {self.target.stride(0)} apart overlap, they have {width} features"
+            )
         if (self.source.dtype, self.target.dtype) not in _DTYPES:
             raise ValueError(f"no pass from {self.source.dtype} to {self.target.dtype}")
         for vector in (self.before, self.after):
             if vector is not None and (vector.shape != (width,) or vector.dtype != self.dtype):
                 raise ValueError(f"before and after have {width} entries of {self.dtype}")
+            if vector is not None and not (vector.is_contiguous() and vector.device.type == "cpu"):
+                raise ValueError("before and after are contiguous and in main memory")
 
     @property
     def dtype(self) -> torch.dtype:

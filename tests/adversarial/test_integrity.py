@@ -14,6 +14,7 @@ from tempo.errors import IntegrityError
 from tempo.integrity import Verifier
 from tempo.ops import Job, Op, Operand, Unverified, compute, spans
 from tempo.secrecy.keys import SessionKey
+from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.seal import FeatureKey, RowKey
 
@@ -461,13 +462,15 @@ def test_an_honest_worker_is_never_accused_over_sealed_operands():
             64 + 50 * (i % 3),
         )
         key, verifier = key_of(("sealed", i)), Verifier(key_of(("sealed", i)), 2)
-        scheme = scheme_from(name, spread=2**0.5, chunk=256, smallest=64, rounds=2, block=64)
+        scheme = scheme_from(name, spread=2**0.5, chunk=256, smallest=64, rounds=2, row_rounds=2, block=64)
         weight = FeatureKey(key, scheme, (0,), groups=len(counts), k=k, n=n)
         row_key = RowKey(key, scheme, (0,), counts)
         a = row_key.bases()
-        x, dy = ([torch.randn(r, f, generator=g).relu().to(dtype) for r in counts] for f in (k, n))
+        # As many rows as the longest group has; the others send their first ones.
+        x, dy = (torch.randn(len(counts), max(counts), f, generator=g).relu().to(dtype) for f in (k, n))
+        where = Selection(tuple(torch.arange(r) for r in counts), max(counts))
         w = weight.seal_w(torch.randn(len(counts), n, k, generator=g).to(dtype))
-        x, dy = row_key.seal_x(a, weight.b, x), row_key.seal_dy(a, weight.c, dy)
+        x, dy = row_key.seal_x(a, weight.b, x, where), row_key.seal_dy(a, weight.c, dy, where)
         for j in (
             job(Op.PRODUCT, x, w, counts),
             job(Op.GRAD_X, dy, w, counts),

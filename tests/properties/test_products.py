@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tempo.errors import KeySpentError
 from tempo.ops import grad_w, grad_x, product, spans
 from tempo.secrecy.keys import SessionKey
-from tempo.secrecy.pieces import add_centre
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import scheme_from
 from tempo.secrecy.seal import FeatureKey, RowKey, draw_centre, open_rows
@@ -25,7 +24,7 @@ def key_of(seed):
 
 
 def scheme_of(name, block=64, chunk=128):
-    return scheme_from(name, spread=2**0.5, chunk=chunk, smallest=1, rounds=2, block=block)
+    return scheme_from(name, spread=2**0.5, chunk=chunk, smallest=1, rounds=2, row_rounds=2, block=block)
 
 
 @st.composite
@@ -75,8 +74,8 @@ def test_a_step_in_secret_bases_is_the_step(step, label):
     )
     a = rows.bases()
     w_sealed = weight.seal_w(w)
-    x_sealed = rows.seal_x(a, weight.b, [where.take(x, g) - c[g] for g in range(groups)])
-    dy_sealed = rows.seal_dy(a, weight.c, [where.take(dy, g) for g in range(groups)])
+    x_sealed = rows.seal_x(a, weight.b, x, where, c if centred else None)
+    dy_sealed = rows.seal_dy(a, weight.c, dy, where)
     assert w_sealed.shape == w.shape
     assert x_sealed.shape == (sum(counts), k)
     assert all(t.is_contiguous() for t in (w_sealed, x_sealed, dy_sealed))
@@ -87,8 +86,7 @@ def test_a_step_in_secret_bases_is_the_step(step, label):
     dw_sealed = grad_w(dy_sealed, x_sealed, counts)
 
     y, dx = x.new_full((groups, total, n), 7.0), x.new_full((groups, total, k), 7.0)
-    open_rows(y_sealed, a, weight.c, where, y)
-    add_centre(y, where, c, w)
+    open_rows(y_sealed, a, weight.c, where, y, c @ w.mT if centred else None)
     a_again = rows.bases()  # derived when needed: backward does not find them kept
     open_rows(dx_sealed, [b.dual() for b in a_again], [b.dual() for b in weight.b], where, dx)
     dy_sum = torch.stack([where.take(dy, g).sum(0)[:, None] for g in range(groups)])
@@ -112,7 +110,7 @@ def test_float32_stays_within_its_round_off(name):
     weight = FeatureKey(key, scheme, (0,), groups=1, k=100, n=96)
     rows = RowKey(key, scheme, (0,), (200,))
     a = rows.bases()
-    sealed = product(rows.seal_x(a, weight.b, [x[0]]), weight.seal_w(w), (200,))
+    sealed = product(rows.seal_x(a, weight.b, x, where), weight.seal_w(w), (200,))
     y = x.new_zeros(1, 200, 96)
     open_rows(sealed, a, weight.c, where, y)
     exact = x.double() @ w.double().mT
@@ -132,8 +130,8 @@ def test_partial_gradients_of_shards_add_up():
     for i, shard in shards.items():
         rows = RowKey(key, scheme, ("r", i), shard.counts)
         a = rows.bases()
-        x_sealed = rows.seal_x(a, weight.b, [shard.take(x, j) for j in range(2)])
-        dy_sealed = rows.seal_dy(a, weight.c, [shard.take(dy, j) for j in range(2)])
+        x_sealed = rows.seal_x(a, weight.b, x, shard)
+        dy_sealed = rows.seal_dy(a, weight.c, dy, shard)
         total = total + grad_w(dy_sealed, x_sealed, shard.counts)
         mask |= shard.mask()
     assert len(shards) == 3
@@ -142,6 +140,9 @@ def test_partial_gradients_of_shards_add_up():
 
 
 # ---- single use --------------------------------------------------------------------------------
+
+
+EVERY = Selection.everything(1, 64)
 
 
 def sealing(name="mixing", label=(0,)):
@@ -156,13 +157,13 @@ def test_a_key_hides_one_operand_of_each_kind(name):
     weight, rows = sealing(name)
     a = rows.bases()
     weight.seal_w(t[None])
-    rows.seal_x(a, weight.b, [t])
-    rows.seal_dy(a, weight.c, [t])
+    rows.seal_x(a, weight.b, t[None], EVERY)
+    rows.seal_dy(a, weight.c, t[None], EVERY)
     for again in (
         lambda: weight.seal_w(t[None]),
-        lambda: rows.seal_x(a, weight.b, [t]),
-        lambda: rows.seal_x(rows.bases(), weight.b, [2 * t]),
-        lambda: rows.seal_dy(a, weight.c, [t]),
+        lambda: rows.seal_x(a, weight.b, t[None], EVERY),
+        lambda: rows.seal_x(rows.bases(), weight.b, 2 * t[None], EVERY),
+        lambda: rows.seal_dy(a, weight.c, t[None], EVERY),
     ):
         with pytest.raises(KeySpentError):
             again()
@@ -176,9 +177,9 @@ def test_a_key_is_spent_even_where_sealing_failed_half_way():
     with pytest.raises(KeySpentError):
         weight.seal_w(torch.zeros(1, 64, 64, dtype=torch.float64))
     with pytest.raises((RuntimeError, ValueError)):
-        rows.seal_x(rows.bases(), weight.b, [torch.zeros(3, 3, dtype=torch.float64)])
+        rows.seal_x(rows.bases(), weight.b, torch.zeros(1, 3, 3, dtype=torch.float64), EVERY)
     with pytest.raises(KeySpentError):
-        rows.seal_x(rows.bases(), weight.b, [torch.zeros(64, 64, dtype=torch.float64)])
+        rows.seal_x(rows.bases(), weight.b, torch.zeros(1, 64, 64, dtype=torch.float64), EVERY)
 
 
 def test_keys_are_not_printed():
@@ -194,7 +195,7 @@ def test_keys_are_not_printed():
 
 def seal_once(name, label, t):
     weight, rows = sealing(name, label)
-    return weight.seal_w(t[None])[0], rows.seal_x(rows.bases(), weight.b, [t])
+    return weight.seal_w(t[None])[0], rows.seal_x(rows.bases(), weight.b, t[None], EVERY)
 
 
 @pytest.mark.security
@@ -247,5 +248,5 @@ def test_an_operand_of_zeros_and_one_of_ones_under_mixing_and_centring():
     where = Selection.everything(1, 128)
     c = draw_centre(key, (0,), x, where)
     weight, rows = FeatureKey(key, scheme, (0,), groups=1, k=64, n=64), RowKey(key, scheme, (0,), (128,))
-    sealed = rows.seal_x(rows.bases(), weight.b, [x[0] - c[0]])
+    sealed = rows.seal_x(rows.bases(), weight.b, x, where, c)
     assert float(sealed.norm(dim=1).min()) > 1e-6

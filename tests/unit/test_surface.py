@@ -37,6 +37,7 @@ def test_settings():
         "local_fallback",
         "block",
         "rounds",
+        "row_rounds",
         "spread",
         "chunk",
         "weight_uses",

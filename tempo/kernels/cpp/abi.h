@@ -71,4 +71,3 @@ struct Passes {
 }  // extern "C"
 
 constexpr int MAX_BLOCK = 128;
-constexpr int MAX_PROBES = 16;

@@ -87,9 +87,12 @@ template <class T, class D> struct Writer {
             return store(to, x);
         }
         D part[Lanes<T>::W];
-        T shift[Lanes<T>::W] = {};
-        if (after) memcpy(shift, after + f, n * sizeof(T));
-        store(part, x + load(shift));
+        if (after) {  // not always: -0 + 0 is 0
+            T shift[Lanes<T>::W] = {};
+            memcpy(shift, after + f, n * sizeof(T));
+            x += load(shift);
+        }
+        store(part, x);
         memcpy(row[i] + f, part, n * sizeof(D));
     }
 };

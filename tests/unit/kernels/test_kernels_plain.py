@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tempo.kernels import mix, scale_, take
+from tempo.kernels import Axis, Monomial, mix
+from tempo.kernels import along as encode
 from tempo.kernels.plain import hadamard
 
 BLOCKS = (1, 2, 4, 16, 64)
@@ -128,36 +129,46 @@ def test_the_cached_hadamard_is_not_spoilt_by_its_users():
     assert torch.equal(hadamard(64, torch.float32), before)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, -1])
-@pytest.mark.parametrize("length", [0, 1, 2, 63, 64, 65])
-def test_take_gathers_into_new_contiguous_memory(length, axis):
-    index = torch.randperm(length, generator=torch.Generator().manual_seed(1))
-    matrix = torch.eye(length, dtype=torch.float64)[index]
-    for layout, t in tensors(length, axis % 3):
-        before = t.clone()
-        out = take(t, index, axis)
-        assert torch.equal(out, along(matrix, t, axis % 3)), layout
-        assert out.is_contiguous()
-        assert torch.equal(t, before)
-        if out.numel():
-            assert out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr(), f"{layout}: an alias"
+def monomial(length, seed):
+    g = torch.Generator().manual_seed(seed)
+    index = torch.randperm(length, generator=g).int()
+    return Monomial(index, torch.randn(length, dtype=torch.float64, generator=g) + 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
-@pytest.mark.parametrize("length", [0, 1, 63, 64, 65])
-def test_scale_multiplies_in_place(length, axis, dtype):
-    scale = torch.randn(length, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("length", [0, 1, 2, 63, 64, 65])
+def test_a_monomial_gathers_where_it_enters_and_scatters_where_it_leaves(length, axis, dtype):
+    m = monomial(length, 1)
+    entering = torch.zeros(length, length, dtype=dtype)
+    leaving = torch.zeros(length, length, dtype=dtype)
+    for i, (p, s) in enumerate(zip(m.index.tolist(), m.scale.tolist(), strict=True)):
+        entering[i, p] = s
+        leaving[p, i] = s
     for layout, t in tensors(length, axis % 3, dtype):
-        if layout.startswith("expanded"):
-            continue  # several entries share memory: there is no in-place result
-        expected = along(torch.diag(scale.to(dtype)), t, axis % 3)
-        out = scale_(t, scale, axis)
-        assert out.data_ptr() == t.data_ptr()
-        assert out.dtype == dtype
-        torch.testing.assert_close(t, expected, rtol=0, atol=0, msg=layout)
+        before = t.clone()
+        for a, matrix in ((Axis(length, enter=m), entering), (Axis(length, leave=m), leaving)):
+            out = encode(t, axis, [a])
+            assert out.dtype == dtype
+            torch.testing.assert_close(out, along(matrix, t, axis % 3), rtol=0, atol=0, msg=layout)
+            assert out.is_contiguous()
+            assert torch.equal(t, before)
+            if out.numel():
+                assert out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr(), (
+                    f"{layout}: an alias"
+                )
 
 
-def test_scale_refuses_memory_that_overlaps():
-    with pytest.raises(RuntimeError):
-        scale_(torch.ones(1, 3).expand(4, 3), torch.ones(4, dtype=torch.float64) * 2, 0)
+def test_an_axis_that_does_nothing_still_copies():
+    for layout, t in tensors(5, 1):
+        for stretches in ([Axis(5)], [Axis(2), Axis(3)], [Axis(0), Axis(5)]):
+            out = encode(t, 1, stretches)
+            assert torch.equal(out, t)
+            assert out.is_contiguous()
+            assert out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr(), f"{layout}: an alias"
+
+
+def test_stretches_must_be_as_long_as_the_axis():
+    for stretches in ([Axis(4)], [Axis(2), Axis(4)], []):
+        with pytest.raises(ValueError, match="entries, the basis"):
+            encode(torch.zeros(5, 3), 0, stretches)
