@@ -7,6 +7,7 @@ from typing import Any
 
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
+from tempo.nn.placement import PLACES
 from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
 
 #: Condition of a basis that a session accepts: float32 results keep four digits in the mean.
@@ -28,6 +29,10 @@ class Config:
     unsafe_small: bool = False
     #: Send products of two activations (attention) too. They rarely pay.
     offload_attention: bool = False
+    #: Where linear operations run that may leave the TEE: "always" (at the workers), "never", or "auto": the
+    #: session measures the machine once and decides for each shape what is quicker (docs/plan.md). Not the
+    #: default: timings differ from run to run, results shall not.
+    placement: str = "always"
     #: With no worker left, the master computes. False: NoWorkersLeft is raised.
     local_fallback: bool = True
     #: Entries mixed with each other per round; a power of two.
@@ -53,6 +58,7 @@ class Config:
         if self.scheme == "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
         require(self.scheme in SCHEMES, "scheme", f"one of {', '.join(SCHEMES)}")
+        require(self.placement in PLACES, "placement", f"one of {', '.join(PLACES)}")
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
