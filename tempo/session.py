@@ -21,6 +21,7 @@ from tempo.nn.placement import Account, Always, Never, Places, Rules
 from tempo.nn.protect import protect, unprotect
 from tempo.plan.auto import Auto
 from tempo.plan.calibrate import calibrate
+from tempo.plan.machine import Machine
 from tempo.report import Report
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
@@ -114,6 +115,16 @@ class Session:
         """Undo `protect`: the model is plain PyTorch again."""
         unprotect(model)
         return model
+
+    def calibrate(self, machine: Machine | None = None) -> Machine:
+        """What the TEE, the links and the workers can do: measured once, in some seconds, or taken from a
+        calibration made before (`Machine.load`). Placement "auto" decides by it.
+
+        Raises OutsideError where no worker answers, UsageError where other figures are in use already.
+        """
+        if self._closed:
+            raise UsageError("this session is closed: open a new one")
+        return self._auto.prepare(machine)
 
     def add_workers(self, workers: WorkerSpec) -> list[str]:
         """Workers join while training runs; their names. Rows go to them from the next operation on."""

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from tempo.cli import demo, worker
+from tempo.cli import demo, plan, worker
 from tempo.cli.output import stderr, tempo_version
 from tempo.errors import TempoError
 
@@ -48,6 +48,7 @@ def _tempo(
 
 
 app.command("demo")(demo.demo)
+app.command("plan")(plan.plan)
 app.add_typer(worker.app, name="worker")
 
 

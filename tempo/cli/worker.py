@@ -8,15 +8,13 @@ import signal
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout
+from tempo.cli.tls import tls_files
 from tempo.errors import UsageError
-
-if TYPE_CHECKING:
-    from tempo.wire import TlsFiles
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -54,7 +52,7 @@ def worker(
         return
     if listen is None:
         raise UsageError("say where: tempo worker --listen HOST:PORT (tempo worker --help)")
-    files = _tls_files(cert, key, ca)
+    files = tls_files(cert, key, ca)
     if files is not None and unsafe_plaintext:
         raise UsageError("--unsafe-plaintext and certificates exclude each other: leave one out")
     import torch
@@ -128,16 +126,6 @@ def issue_certificate(
 
     files = issue(folder, name, role.value, host or (), days=days, force=force)
     stdout().print(f"Written: {files.cert}, {files.key}", markup=False, soft_wrap=True)
-
-
-def _tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
-    if cert is None and key is None and ca is None:
-        return None
-    if cert is None or key is None or ca is None:
-        raise UsageError("--cert, --key and --ca are given together")
-    from tempo.wire import TlsFiles
-
-    return TlsFiles(cert, key, ca)
 
 
 def _nbytes(text: str) -> int:

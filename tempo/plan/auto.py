@@ -13,6 +13,7 @@ from typing import final
 import torch
 
 from tempo.config import Config
+from tempo.errors import UsageError
 from tempo.lowering.base import Lowering
 from tempo.nn.placement import Candidate, Placement
 from tempo.plan.machine import Machine
@@ -34,10 +35,17 @@ class Auto(Placement):
         self._machine: Machine | None = None
         self._decided: dict[_Key, str | None] = {}
 
-    def prepare(self) -> None:
-        """Measure now, if that was not done yet."""
+    def prepare(self, machine: Machine | None = None) -> Machine:
+        """Take these figures, or measure now, if neither was done yet. The figures in use.
+
+        Raises UsageError where others are in use already: decisions may rest on them."""
         with self._lock:
-            self._measured()
+            if machine is not None and self._machine not in (None, machine):
+                raise UsageError("this session is calibrated already: give the figures before protect")
+            if machine is not None:
+                machine.scheme(self._config.scheme)
+                self._machine = machine
+            return self._measured()
 
     def keep(self, candidate: Candidate) -> str | None:
         c = candidate

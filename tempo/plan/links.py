@@ -114,7 +114,7 @@ class LinkTimer:
             samples.append(_Sample(op, 0, received, job.flops, again))
             if op is Op.PRODUCT:
                 self._held[lane] = (job, again)
-            if again > 4 * trip and again > 0.01 or 4 * first > _PATIENCE_S:
+            if (again > 4 * trip and again > 0.01) or 4 * first > _PATIENCE_S:
                 break
         return samples
 

@@ -27,21 +27,23 @@ _FLOAT32: Final = 4
 @final
 @dataclass(frozen=True, slots=True)
 class OpCost:
-    """One operation for one training step, or one request. Seconds, bytes, flops; none of them measured here."""
+    """One operation for one training step, or one request: predicted seconds, bytes, flops."""
 
     flops: int
     #: In the TEE, in the operands' own arithmetic, and in the fastest it has.
     tee_seconds: float
     tee_fastest_seconds: float
     tempo_seconds: float
-    #: The master's own work by part: keys, encode, check, decode, lower, other.
+    #: The master's own work by part, as the engine times it: lower (with the norms of rows), keys, encode,
+    #: check, decode; and other, which it does not time (the common mean of rows).
     master_seconds: dict[str, float]
     #: The busiest worker: sending to and from it, and computing.
     link_seconds: float
     worker_seconds: float
     bytes_up: int
     bytes_down: int
-    #: Largest speed-up over the fastest arithmetic if workers and links were free, and how much of it is reached.
+    #: Largest speed-up over the fastest arithmetic if workers and links were free, and the share of it that
+    #: is reached.
     law_speedup: float
     law_share: float
     #: Kept until backward, by the TEE and by the busiest worker; and while the op runs.
@@ -115,9 +117,9 @@ class CostModel:
         )
 
     def _law(self, op: Op) -> float:
-        """S <= (flops / F) / (m elements / b); for G = 1 that is 3 h b / (m F), h = K N / (K + N), in training
-        with both gradients, and 2 h b / (m F) in inference. F: flop per second of the fastest arithmetic,
-        b: elements copied per second."""
+        """S <= (flops / F) / (m elements / b). For G = 1 that is 3 h b / (m F), h = K N / (K + N), in
+        training with both gradients, and 2 h b / (m F) in inference. F: flop per second of the fastest
+        arithmetic, b: elements copied per second."""
         g, r, k, n = op.shape
         tensors = (k + n) + (n if op.want_x or op.want_w else 0) + (k if op.want_x else 0)
         _, fastest = self._machine.tee.fastest
@@ -136,7 +138,7 @@ class CostModel:
         phase = _Phase(work)
         w_elements = g * n * k
         phase.alone("lower", work.map("lower_x", work.x) + work.map("lower_w", w_elements))
-        phase.alone("other", work.run("scan", work.rows, work.x, k) + work.run("scan", g * n, w_elements, k))
+        phase.alone("lower", work.run("scan", work.rows, work.x, k) + work.run("scan", g * n, w_elements, k))
         phase.alone("encode", once * work.run("encode", g * n, w_elements, k))
         phase.alone("keys", once * work.run("features", 0, g * (k + n), min(k, n)))
         if self._mixes:
@@ -168,7 +170,7 @@ class CostModel:
         shift = self._config.key_shift
         w_elements = g * n * k
         phase.alone("lower", work.map("lower_dy", work.y))
-        phase.alone("other", work.run("scan", work.rows, work.y, n))
+        phase.alone("lower", work.run("scan", work.rows, work.y, n))
         # Without key shift each gradient is a product under fresh keys, with two encodings of its own.
         fresh_w = op.want_x and not shift
         fresh_x = op.want_w and not shift

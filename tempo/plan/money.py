@@ -143,7 +143,9 @@ def epoch_costs(
                 ("gpu_per_hour", prices.gpu_per_hour, workers),
             ],
             steps * step_bytes / _GB * prices.egress_per_gb,
-            f"{workers} workers, each a machine of its own, paid while the TEE runs",
+            f"{workers} workers, each a machine of its own, paid while the TEE runs"
+            if workers
+            else "nothing is sent, so no worker is paid",
             f"egress of both ends at {prices.egress_per_gb:g} per GB",
         ),
         _option(

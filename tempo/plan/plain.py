@@ -101,7 +101,8 @@ def _other() -> float:
 
     with OtherWork() as counter:
         forward()
-    return seconds_of(lambda: _step(forward(), x, scale, shift)) / max(1, counter.elements)
+    elements: int = max(1, counter.elements)
+    return seconds_of(lambda: _step(forward(), x, scale, shift)) / elements
 
 
 def _cpu() -> str:

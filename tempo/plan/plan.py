@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -228,6 +228,5 @@ def _ms(seconds: float) -> str:
 
 
 def _peak(rows: Sequence[Row], side: str) -> int:
-    kept: Mapping[Row, int] = {r: getattr(r.cost, f"{side}_kept_bytes") for r in rows}
-    working = [getattr(r.cost, f"{side}_working_bytes") for r in rows]
-    return sum(r.count * each for r, each in kept.items()) + max(working, default=0)
+    kept = sum(r.count * int(getattr(r.cost, f"{side}_kept_bytes")) for r in rows)
+    return kept + max((int(getattr(r.cost, f"{side}_working_bytes")) for r in rows), default=0)

@@ -21,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tempo.config import Config
 from tempo.errors import TempoError, UsageError
+from tempo.nn.flops import attention_flops
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.flops import attention_flops
 from tempo.nn.placement import Account, Candidate, Never, Placement, Places, Rules
 from tempo.nn.protect import protect, unprotect
 from tempo.plan.other import OtherWork
