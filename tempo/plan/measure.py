@@ -59,7 +59,8 @@ def measure(
     if steps < 1:
         raise UsageError(f"--steps {steps}: at least 1")
     args, kwargs = arguments(inputs)
-    model.train(not inference)
+    if inference:
+        model.eval()
 
     def step() -> None:
         if inference:

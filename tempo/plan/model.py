@@ -10,18 +10,15 @@ rows of one job, one for each worker.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final, final
 
 from tempo.config import Config
-from tempo.plan.machine import Cost, Machine, Pass, Passes, WorkerFigures, is_large
-from tempo.plan.pipeline import Piece, elapsed
+from tempo.plan.machine import Machine
+from tempo.plan.phases import FLOAT32, Phase, Work
 from tempo.plan.trace import Op
-from tempo.secrecy.rows import apportion
 
 _KINDS: Final = {"bmm": "bmm", "linear": "linear", "linear, weight transposed": "linear"}
-_FLOAT32: Final = 4
 
 
 @final
@@ -76,9 +73,9 @@ class CostModel:
     def cost(self, op: Op) -> OpCost:
         machine = self._machine
         _, fastest = machine.tee.fastest
-        wide = op.itemsize / _FLOAT32
+        wide = op.itemsize / FLOAT32
         tee = self.plain(op.operation, op.step_flops, calls=op.products) * wide
-        work = _Work(op, self._passes, machine, self._config, mixes=self._mixes)
+        work = Work(op, self._passes, machine, self._config, mixes=self._mixes)
         forward, backward = self._forward(work), self._backward(work)
         parts = {p: forward.parts[p] + backward.parts[p] for p in (*forward.parts, *backward.parts)}
         seconds = forward.seconds + backward.seconds
@@ -130,12 +127,12 @@ class CostModel:
 
     # ---- the two passes -----------------------------------------------------------------------
 
-    def _forward(self, work: _Work) -> _Phase:
+    def _forward(self, work: Work) -> Phase:
         g, _, k, n = work.op.shape
         once = 0.0 if work.op.weight_shared else 1.0
         if self._inference and not work.op.weight_computed:
             once /= self._config.weight_uses
-        phase = _Phase(work)
+        phase = Phase(work)
         w_elements = g * n * k
         phase.alone("lower", work.map("lower_x", work.x) + work.map("lower_w", w_elements))
         phase.alone("lower", work.run("scan", work.rows, work.x, k) + work.run("scan", g * n, w_elements, k))
@@ -161,10 +158,10 @@ class CostModel:
         phase.decode(work.run("decode", work.rows, work.y, n), work.map("raise_y", work.y))
         return phase.close(self._machine.overlap)
 
-    def _backward(self, work: _Work) -> _Phase:
+    def _backward(self, work: Work) -> Phase:
         op = work.op
         g, _, k, n = op.shape
-        phase = _Phase(work)
+        phase = Phase(work)
         if not (op.want_x or op.want_w):
             return phase
         shift = self._config.key_shift
@@ -204,107 +201,6 @@ class CostModel:
         lower = op.want_x * work.map("raise_dx", work.x) + op.want_w * work.map("raise_dw", w_elements)
         phase.decode(decode, lower)
         return phase.close(self._machine.overlap)
-
-
-@final
-class _Work:
-    """An op on a machine: amounts, and seconds of the master's passes over them."""
-
-    def __init__(self, op: Op, passes: Passes, machine: Machine, config: Config, *, mixes: bool) -> None:
-        g, r, k, n = op.shape
-        self.op = op
-        self.machine = machine
-        self.rows, self.x, self.y = g * r, g * r * k, g * r * n
-        self._passes = passes
-        self._maps = machine.lowerings.get(op.operation)
-        self._large = is_large(r, k, n)
-        self._scale = op.itemsize / _FLOAT32
-        speeds = [1 / _away(op, worker, g * r) for worker in machine.workers]
-        fastest = max(speeds)
-        # In quarters, as Fleet.speeds; no shard below the smallest that is sent.
-        speeds = [max(1, round(4 * speed / fastest)) / 4 for speed in speeds]
-        self.counts = apportion(r, speeds, max(1, min(config.min_size, r)))
-
-    def run(self, name: str, rows: float, elements: float, width: int) -> float:
-        """Seconds of one pass over all groups."""
-        pass_: Pass = getattr(self._passes, name)
-        cost = pass_.at(width, large=self._large)
-        return self._scale * cost.of(groups=self.op.shape[0], rows=rows, elements=elements)
-
-    def map(self, name: str, elements: float) -> float:
-        if self._maps is None:
-            return 0.0
-        cost: Cost = self._maps[name].all if self._large else self._maps[name].one
-        return self._scale * cost.of(groups=0, rows=0, elements=elements)
-
-
-@final
-class _Phase:
-    """The forward or the backward pass of one op, piece by piece."""
-
-    def __init__(self, work: _Work) -> None:
-        self.parts: defaultdict[str, float] = defaultdict(float)
-        self.seconds = 0.0
-        self.link = self.worker = 0.0
-        self.up = self.down = 0
-        self._work = work
-        self._alone = 0.0
-        self._decode = 0.0
-        self._pieces: list[Piece] = []
-
-    def alone(self, part: str, seconds: float) -> None:
-        """The master's work before any piece."""
-        self._add(**{part: seconds})
-        self._alone += seconds
-
-    def piece(
-        self,
-        worker: int,
-        *,
-        keys: float,
-        encode: float,
-        expect: float,
-        up: int,
-        jobs: list[tuple[str, int, int]],
-        check: float,
-    ) -> None:
-        """jobs: (operation, flops, bytes of the result) of each."""
-        figures = self._work.machine.workers[worker]
-        together = self._work.machine.together
-        down = sum(received for _, _, received in jobs)
-        link = (
-            len(jobs) * figures.round_trip_seconds
-            + up / figures.up_bytes_per_second
-            + down / figures.down_bytes_per_second
-        )
-        compute = sum(flops / figures.flops_per_second[op] for op, flops, _ in jobs)
-        compute *= self._work.op.itemsize / _FLOAT32
-        # Workers that share cores, or a link, slow each other down.
-        link, compute = link / together, compute / together
-        self._add(keys=keys, encode=encode, check=expect + check)
-        self.up += up
-        self.down += down
-        self.link, self.worker = max(self.link, link), max(self.worker, compute)
-        self._pieces.append(Piece(worker, keys + encode + expect, link + compute, check))
-
-    def decode(self, decode: float, lower: float) -> None:
-        self._add(decode=decode, lower=lower)
-        self._decode = decode + lower
-
-    def _add(self, **seconds: float) -> None:
-        for part, each in seconds.items():
-            self.parts[part] += each
-
-    def close(self, overlap: float) -> _Phase:
-        self.seconds = self._alone + elapsed(self._pieces, self._decode, overlap)
-        return self
-
-
-def _away(op: Op, worker: WorkerFigures, rows: int) -> float:
-    """Seconds that all rows of a product would take on one worker: what the fleet knows of its speed."""
-    _, _, k, n = op.shape
-    moved = rows * op.itemsize * (k / worker.up_bytes_per_second + n / worker.down_bytes_per_second)
-    return worker.round_trip_seconds + moved + 2 * rows * k * n / worker.flops_per_second["product"]
 
 
 def _plain_kind(operation: str) -> str:

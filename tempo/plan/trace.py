@@ -132,14 +132,20 @@ def trace(
     `Session.protect` takes them. Raises what `protect` raises, UsageError if the model does not run."""
     args, kwargs = arguments(inputs)
     try:
-        with _shapes_only() as fake:
+        # Even so a buffer that meets no example input is changed in place.
+        with _undone(model), _shapes_only() as fake:
             return _run(model, _fake(fake, args), _fake(fake, kwargs), config, inference, keep, place or {})
     except TempoError:
         raise
     except Exception:
-        # It looks at values, or holds a tensor that shapes alone cannot stand for.
+        pass  # it looks at values, or holds a tensor that shapes alone cannot stand for
+    try:
         with _undone(model):
             return _run(model, args, kwargs, config, inference, keep, place or {})
+    except TempoError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the model does not run on its example inputs: {type(error).__name__}") from error
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -165,13 +171,10 @@ def _run(
     modes = {module: module.training for module in model.modules()}
     protect(model, interceptor, keep=keep, unsafe_offload=(), place=place)
     try:
-        model.train(not inference)
+        if inference:
+            model.eval()
         with torch.set_grad_enabled(not inference), other:
             model(*args, **kwargs)
-    except TempoError:
-        raise
-    except Exception as error:
-        raise UsageError(f"the model does not run on its example inputs: {type(error).__name__}") from error
     finally:
         unprotect(model)
         for module, training in modes.items():
