@@ -131,21 +131,8 @@ def trace(
     """inputs: a tensor, a tuple of arguments or a dict of keyword arguments. keep, place: as
     `Session.protect` takes them. Raises what `protect` raises, UsageError if the model does not run."""
     args, kwargs = arguments(inputs)
-    try:
-        # Even so a buffer that meets no example input is changed in place.
-        with _undone(model), _shapes_only() as fake:
-            return _run(model, _fake(fake, args), _fake(fake, kwargs), config, inference, keep, place or {})
-    except TempoError:
-        raise
-    except Exception:
-        pass  # it looks at values, or holds a tensor that shapes alone cannot stand for
-    try:
-        with _undone(model):
-            return _run(model, args, kwargs, config, inference, keep, place or {})
-    except TempoError:
-        raise
-    except Exception as error:
-        raise UsageError(f"the model does not run on its example inputs: {type(error).__name__}") from error
+    look = _Look(model, config, inference, keep if isinstance(keep, str) else tuple(keep), place or {})
+    return look.on_shapes(args, kwargs) or look.on_data(args, kwargs)
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -155,42 +142,69 @@ def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
-def _run(
-    model: nn.Module,
-    args: Any,
-    kwargs: Any,
-    config: Config,
-    inference: bool,
-    keep: Iterable[str],
-    place: Mapping[str, str],
-) -> Trace:
-    recorder, account, other = _Recorder(), Account(), OtherWork()
-    named = {"always": recorder, "auto": recorder, "never": Never()}
-    rules = Rules(config.min_size, config.offload_attention)
-    interceptor = Interceptor(Offload(None, rules, account, Places("always", named)))
-    modes = {module: module.training for module in model.modules()}
-    protect(model, interceptor, keep=keep, unsafe_offload=(), place=place)
-    try:
-        if inference:
-            model.eval()
-        with torch.set_grad_enabled(not inference), other:
-            model(*args, **kwargs)
-    finally:
-        unprotect(model)
-        for module, training in modes.items():
-            module.training = training
-    kept = [
-        KeptOp(r.module, r.operation, r.shape, r.reason, r.calls, _kept_flops(r) * (1 if inference else 3))
-        for r in account.rows()
-        if r.reason != _PLANNED
-    ]
-    return Trace(
-        tuple(recorder.ops),
-        tuple(kept),
-        other.elements,
-        sum(p.numel() for p in model.parameters()),
-        training=not inference,
-    )
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """One forward pass of a model that is put back as it was."""
+
+    model: nn.Module
+    config: Config
+    inference: bool
+    keep: Iterable[str]
+    place: Mapping[str, str]
+
+    def on_shapes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace | None:
+        """None where the model looks at values, or holds what shapes alone cannot stand for."""
+        try:
+            # Even so a buffer that meets no example input is changed in place.
+            with _undone(self.model), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                return self._run(_fake(mode, args), _fake(mode, kwargs))
+        except TempoError:
+            raise
+        except Exception:
+            return None
+
+    def on_data(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+        try:
+            with _undone(self.model):
+                return self._run(args, kwargs)
+        except TempoError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"the model does not run on its example inputs: {type(error).__name__}"
+            ) from error
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+        model, inference = self.model, self.inference
+        recorder, account, other = _Recorder(), Account(), OtherWork()
+        named = {"always": recorder, "auto": recorder, "never": Never()}
+        rules = Rules(self.config.min_size, self.config.offload_attention)
+        interceptor = Interceptor(Offload(None, rules, account, Places("always", named)))
+        modes = {module: module.training for module in model.modules()}
+        protect(model, interceptor, keep=self.keep, unsafe_offload=(), place=self.place)
+        try:
+            if inference:
+                model.eval()
+            with torch.set_grad_enabled(not inference), other:
+                model(*args, **kwargs)
+        finally:
+            unprotect(model)
+            for module, training in modes.items():
+                module.training = training
+        times = 1 if inference else 3
+        kept = [
+            KeptOp(r.module, r.operation, r.shape, r.reason, r.calls, _kept_flops(r) * times)
+            for r in account.rows()
+            if r.reason != _PLANNED
+        ]
+        return Trace(
+            tuple(recorder.ops),
+            tuple(kept),
+            other.elements,
+            sum(p.numel() for p in model.parameters()),
+            training=not inference,
+        )
 
 
 def _kept_flops(row: OpRow) -> int:
@@ -199,12 +213,6 @@ def _kept_flops(row: OpRow) -> int:
         q, k, v = ([int(size) for size in shape.split("x")] for shape in row.shape.split()[:3])
         return row.calls * attention_flops(q, k, v).forward
     return row.forward_flops
-
-
-@contextlib.contextmanager
-def _shapes_only() -> Iterator[FakeTensorMode]:
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        yield mode
 
 
 def _fake(mode: FakeTensorMode, value: Any) -> Any:
