@@ -10,6 +10,7 @@ import torch
 
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
+from tempo.nn.placement import PLACES
 from tempo.ops import Arithmetic
 from tempo.secrecy.form import Precision
 from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
@@ -36,6 +37,10 @@ class Config:
     unsafe_small: bool = False
     #: Send products of two activations (attention) too. They rarely pay.
     offload_attention: bool = False
+    #: Where linear operations run that may leave the TEE: "always" (at the workers), "never", or "auto": the
+    #: session measures the machine once and decides for each shape what is quicker (docs/plan.md). Not the
+    #: default: timings differ from run to run, results shall not.
+    placement: str = "always"
     #: With no worker left, the master computes. False: NoWorkersLeft is raised.
     local_fallback: bool = True
     #: Entries mixed with each other per round; a power of two.
@@ -69,6 +74,7 @@ class Config:
         if self.scheme == "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
         require(self.scheme in SCHEMES, "scheme", f"one of {', '.join(SCHEMES)}")
+        require(self.placement in PLACES, "placement", f"one of {', '.join(PLACES)}")
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
         require(1 <= self.row_rounds <= 8, "row_rounds", "1 to 8")

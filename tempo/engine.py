@@ -37,7 +37,7 @@ from tempo.secrecy.weights import SealedWeight, Weights
 
 #: Jobs that are sealed and not opened yet, for each worker: one is computed, one on its way, one
 #: waits for the link and one for the master. What is sealed and sent takes memory.
-_WINDOW = 4
+WINDOW = 4
 
 
 @final
@@ -180,7 +180,7 @@ class Engine:
             with stats.timed("check"):
                 return checks.accept(job, reply)
 
-        window = _WINDOW * max(1, self._fleet.width)
+        window = WINDOW * max(1, self._fleet.width)
         try:
             with closing(self._fleet.stream(tasks(), accept, window)) as stream:
                 while True:

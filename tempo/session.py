@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +19,11 @@ from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_f
 from tempo.integrity import Verifier
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.placement import Account, Rules
+from tempo.nn.placement import Account, Always, Never, Places, Rules
 from tempo.nn.protect import protect, unprotect
+from tempo.plan.auto import Auto
+from tempo.plan.calibrate import calibrate
+from tempo.plan.machine import Machine
 from tempo.report import Report
 from tempo.secrecy.form import EVEN
 from tempo.secrecy.keys import SessionKey
@@ -80,24 +83,54 @@ class Session:
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
         )
         rules = Rules(config.min_size, config.offload_attention)
-        self._interceptor = Interceptor(Offload(engine, rules, self._account))
+        self._auto = Auto(lambda: calibrate(self._fleet, config, ids), config)
+        named = {"always": Always(), "never": Never(), "auto": self._auto}
+        places = Places(config.placement, named)
+        self._interceptor = Interceptor(Offload(engine, rules, self._account, places))
 
-    def protect(self, model: M, *, keep: Iterable[str] = (), unsafe_offload: Iterable[str] = ()) -> M:
+    def protect(
+        self,
+        model: M,
+        *,
+        keep: Iterable[str] = (),
+        unsafe_offload: Iterable[str] = (),
+        place: Mapping[str, str] | None = None,
+    ) -> M:
         """The same module, whose linear layers now run on the workers. No parameter is replaced.
 
         keep: names or patterns of modules that stay in the TEE with all they hold.
         unsafe_offload: layers to offload although they would stay for secrecy's sake (the last one).
+        place: names or patterns of modules, and for each "auto", "always" or "never", instead of the
+        setting `placement`; the last one that matches counts. With "auto" anywhere the session first
+        measures the machine, for some seconds.
         Raises UnsupportedError (what, and what to do instead) before anything is changed.
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
-        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload)
+        place = {} if place is None else place
+        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place)
+        if "auto" in (self._config.placement, *place.values()):
+            try:
+                self._auto.prepare()
+            except BaseException:
+                unprotect(model)
+                raise
         return model
 
     def unprotect(self, model: M) -> M:
         """Undo `protect`: the model is plain PyTorch again."""
         unprotect(model)
         return model
+
+    def calibrate(self, machine: Machine | None = None) -> Machine:
+        """What the TEE, the links and the workers can do: measured once, in some seconds, or taken from a
+        calibration made before (`Machine.load`). Placement "auto" decides by it.
+
+        Raises OutsideError where no worker answers, UsageError where other figures are in use already.
+        """
+        if self._closed:
+            raise UsageError("this session is closed: open a new one")
+        return self._auto.prepare(machine)
 
     def add_workers(self, workers: WorkerSpec) -> list[str]:
         """Workers join while training runs; their names. Rows go to them from the next operation on."""
@@ -188,6 +221,8 @@ def _notes(config: Config, stats: Stats) -> list[str]:
         "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
     }
     out = [notes[config.scheme]]
+    if config.placement == "auto":
+        out.append("placement auto rests on timings: another run may place and round differently")
     if config.scheme == "mixing" and config.key_shift:
         out.append("with key shift a worker can recognise a batch or a model it already knows")
     if not config.precision.full:

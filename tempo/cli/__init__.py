@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from tempo.cli import demo, doctor, worker
+from tempo.cli import demo, doctor, plan, worker
 from tempo.cli.output import stderr, tempo_version
 from tempo.errors import TempoError
 
@@ -49,6 +49,7 @@ def _tempo(
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
 app.add_typer(worker.app, name="worker")
 
 

@@ -123,25 +123,26 @@ def _prove(verifier: Verifier, job: Job, witness: Witness | None) -> _Proof:
         return _prove_grad_w(job, left, witness)
     if right is None:
         raise UsageError("a job is checked on its operands as sent: the right one is missing")
-    w = right if job.op is Op.GRAD_X else right.mT  # the factor that maps inner to outer features
-    return _prove_rows(verifier, job, left, w)
+    return _prove_rows(verifier, job, left, right)
 
 
-def _prove_rows(verifier: Verifier, job: Job, left: Tensor, w_GIO: Tensor) -> _Proof:
-    """left (T, I) times w (G, I, O) of each row's group: expected (T, P)."""
-    rounds = rounding(left.dtype, w_GIO.dtype, job.arithmetic)
-    inner, outer = w_GIO.shape[1:]
+def _prove_rows(verifier: Verifier, job: Job, left: Tensor, w_GNK: Tensor) -> _Proof:
+    """left (T, inner) times w of each row's group, W^T or W: expected (T, P)."""
+    rounds = rounding(left.dtype, w_GNK.dtype, job.arithmetic)
+    n, k = w_GNK.shape[1:]
+    inner, outer = (n, k) if job.op is Op.GRAD_X else (k, n)
     probe_OP = verifier.probe(outer)
+    # W r or W^T r, and norms whose norm is that of W.
+    through = project if job.op is Op.GRAD_X else _contract
     expected, norms, right, spread = [], [], [], []
-    for w_IO, (lo, hi) in zip(w_GIO, spans(job.rows), strict=True):
-        w64 = w_IO.double()
-        v_IP = w64 @ probe_OP
+    for w_NK, (lo, hi) in zip(w_GNK, spans(job.rows), strict=True):
+        v_IP, norms_I = through(w_NK, probe_OP)
         projection, norms_R = project(left[lo:hi], v_IP)
         expected.append(projection)
         norms.append(norms_R)
-        right.append(torch.linalg.vector_norm(w64).expand(hi - lo))
+        right.append(torch.linalg.vector_norm(norms_I).expand(hi - lo))
         if rounds.unit:
-            h_IP = v_IP.square() + w64.square() @ probe_OP.square()
+            h_IP = v_IP.square() + through(w_NK, probe_OP.square(), squared=True)[0]
             spread.append(project(left[lo:hi], h_IP, squared=True)[0])
     expected_TP = torch.cat(expected)
     tolerance = product_tolerance(
@@ -212,6 +213,11 @@ def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
         f"was sent by more than rounding explains"
         + (f", {int(beyond.sum())} of them by more than any rounding could" if beyond.any() else "")
     )
+
+
+def _contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
+    out, squares = contract(a_RF, q_RP, squared=squared)
+    return out, squares.sqrt_()
 
 
 def _group_norms(norms_T: Tensor, rows: Sequence[int]) -> Tensor:

@@ -138,6 +138,12 @@ _UNSEEN: dict[Any, Callable[[Sequence[Any], Any], Flops]] = {
 }
 
 
+def _of_inference(arg: Any) -> bool:
+    if isinstance(arg, tuple | list):
+        return any(map(_of_inference, arg))
+    return isinstance(arg, Tensor) and arg.is_inference()
+
+
 class FlopMeter(TorchDispatchMode):
     """Runs what is inside it, and adds up its linear algebra.
 
@@ -158,11 +164,13 @@ class FlopMeter(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # In inference mode composite functions arrive whole.
-        with self:
-            parts = func.decompose(*args, **kwargs)
-        if parts is not NotImplemented:
-            return parts
+        # In inference mode composite functions arrive whole. (Elsewhere nothing is to be taken apart, and
+        # asking aborts the process where tensors have shapes but no data.)
+        if torch.is_inference_mode_enabled() or any(map(_of_inference, args)):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         # An in-place op overwrites its operand's requires_grad: look before it runs.
         needs = [isinstance(arg, Tensor) and arg.requires_grad and torch.is_grad_enabled() for arg in args]
         out = func(*args, **kwargs)

@@ -30,13 +30,16 @@ class Interceptor(TorchFunctionMode):
         self._local = threading.local()
 
     @contextmanager
-    def inside(self, name: str, keep: str | None, parameters: Callable[[], dict[int, str]]) -> Iterator[None]:
+    def inside(
+        self, name: str, keep: str | None, place: str | None, parameters: Callable[[], dict[int, str]]
+    ) -> Iterator[None]:
         """Within the forward of one protected module. The mode is entered once per thread, however deep.
 
         keep: why the module stays in the TEE, or None. parameters: the same for single parameters, by id.
+        place: where the user wants the module's calls, or None.
         """
         _refuse_tracing()
-        with self._offload.module(name, keep):
+        with self._offload.module(name, keep, place):
             if getattr(self._local, "active", False):
                 yield
                 return

@@ -22,7 +22,7 @@ from tempo.lowering.base import Lowering
 from tempo.nn.autograd import Call, offloaded
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
-from tempo.nn.placement import Account, Rules, sizes
+from tempo.nn.placement import Account, Candidate, Places, Rules, sizes
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -31,27 +31,30 @@ _DTYPES = (torch.float32, torch.float64)
 class Offload:
     """Decides for each call, runs it, and enters it in the account."""
 
-    def __init__(self, engine: Engine, rules: Rules, account: Account) -> None:
+    def __init__(self, engine: Engine | None, rules: Rules, account: Account, places: Places) -> None:
+        """engine: None where `places` keeps every call, as a plan does that looks on only."""
         self._engine = engine
         self._rules = rules
+        self._places = places
         self._account = account
         self._local = threading.local()
 
     # Where we are in the user's model, per thread.
 
     @contextmanager
-    def module(self, name: str, keep: str | None) -> Iterator[None]:
-        """Inside the forward of a module; keep: why all of it stays in the TEE, or None."""
+    def module(self, name: str, keep: str | None, place: str | None) -> Iterator[None]:
+        """Inside the forward of a module; keep: why all of it stays in the TEE, or None. place: where the
+        user wants its calls, or None."""
         stack = self._stack
-        stack.append((name, keep or (stack[-1][1] if stack else None)))
+        stack.append((name, keep or (stack[-1][1] if stack else None), place))
         try:
             yield
         finally:
             stack.pop()
 
     @property
-    def _stack(self) -> list[tuple[str, str | None]]:
-        stack: list[tuple[str, str | None]] = self._local.__dict__.setdefault("stack", [])
+    def _stack(self) -> list[tuple[str, str | None, str | None]]:
+        stack: list[tuple[str, str | None, str | None]] = self._local.__dict__.setdefault("stack", [])
         return stack
 
     @property
@@ -231,14 +234,20 @@ class Offload:
 
     def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> tuple[Tensor, str | None]:
         """y, or a reason why the caller has to keep it after all: values that cannot be sent. Those are
-        for PyTorch's own kernel, since a lowering may spread a NaN further."""
+        for PyTorch's own kernel, since a lowering may spread a NaN further. Or because it is not wanted
+        at the workers."""
+        name, _, place = self._stack[-1] if self._stack else ("", None, None)
+        candidate = _candidate(name, lowering, x, w)
+        if reason := self._places.keep(place, candidate):
+            return x, reason
+        if self._engine is None:
+            raise AssertionError("without an engine every call is kept")
         out = None
         # Autocast leaves float64 alone.
         if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
             # Computed in float32, more precisely than asked for; the result has autocast's dtype.
             out = torch.get_autocast_dtype("cpu")
             x, w = x.float(), w.float()
-        module = self._stack[-1][0] if self._stack else ""
         shape = sizes(x, w)
         backward: Callable[[int], None] | None = None
 
@@ -249,8 +258,23 @@ class Offload:
         y, reason = offloaded(Call(self._engine, lowering, on_backward), x, w)
         if reason:
             return y, reason
-        backward = self._account.add(module, lowering.name, shape, None, flops.forward)
+        backward = self._account.add(name, lowering.name, shape, None, flops.forward)
         return y if out is None else y.to(out), None
+
+
+def _candidate(module: str, lowering: Lowering, x: Tensor, w: Tensor) -> Candidate:
+    # Autocast leaves float64 alone; the rest is computed in float32.
+    cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    graph = torch.is_grad_enabled()
+    owner = w if isinstance(w, nn.Parameter) else w._base
+    return Candidate(
+        module,
+        lowering,
+        torch.float32 if cast else x.dtype,
+        want_x=graph and x.requires_grad,
+        want_w=graph and w.requires_grad,
+        weight=id(owner) if isinstance(owner, nn.Parameter) else None,
+    )
 
 
 def _once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) -> None:

@@ -1,11 +1,16 @@
-"""Which linear operations leave the TEE, and the account of where each ran and why."""
+"""Which linear operations leave the TEE, and the account of where each ran and why.
+
+Two questions, in this order: must it stay (`Rules`: for secrecy's sake, or because it cannot be sent),
+and is it wanted elsewhere (`Placement`: what the user asked for, or what a plan found cheaper).
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -47,6 +52,58 @@ class Rules:
         if channels <= _RAW_CHANNELS:
             return f"at most {_RAW_CHANNELS} input channels"
         return None
+
+
+#: What a user may say of a layer, or of all of them.
+PLACES: Final = ("auto", "always", "never")
+NEVER: Final = "never offloaded, as the user asked"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A call that may be sent. want_x, want_w: its gradients will be asked for. weight: the same for
+    calls that share one encoded W, None for a weight that is no parameter."""
+
+    module: str
+    lowering: Lowering
+    dtype: torch.dtype
+    want_x: bool
+    want_w: bool
+    weight: int | None
+
+
+class Placement(ABC):
+    """Abstract: whether a call that may be sent is."""
+
+    @abstractmethod
+    def keep(self, candidate: Candidate) -> str | None:
+        """Why the call stays in the TEE, or None."""
+
+
+@final
+class Always(Placement):
+    def keep(self, candidate: Candidate) -> str | None:
+        return None
+
+
+@final
+class Never(Placement):
+    def keep(self, candidate: Candidate) -> str | None:
+        return NEVER
+
+
+@final
+class Places:
+    """The placement of each call: that of its module, or the session's."""
+
+    def __init__(self, default: str, named: Mapping[str, Placement]) -> None:
+        self._default = default
+        self._named = named
+
+    def keep(self, place: str | None, candidate: Candidate) -> str | None:
+        """place: what the user said of the module, or None."""
+        return self._named[place or self._default].keep(candidate)
 
 
 @final

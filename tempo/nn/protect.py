@@ -5,7 +5,7 @@ Nothing is replaced but the way `forward` is called: same modules, same paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import update_wrapper
 from typing import Any, final
@@ -15,6 +15,7 @@ from torch import nn
 
 from tempo.errors import UnsupportedError, UsageError
 from tempo.nn.interceptor import Interceptor, recurrent
+from tempo.nn.placement import NEVER, PLACES
 
 _DTYPES = (torch.float32, torch.float64)
 _CLASSIFIER = "last weighted layer: its gradient gives away labels"
@@ -44,26 +45,35 @@ class ProtectedForward:
         interceptor: Interceptor,
         name: str,
         keep: str | None,
+        place: str | None,
         parameters: KeptParameters,
     ) -> None:
         self._forward = forward
         self._interceptor = interceptor
         self._name = name
         self._keep = keep
+        self._place = place
         self._parameters = parameters
         update_wrapper(self, forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._interceptor.inside(self._name, self._keep, self._parameters.reasons):
+        with self._interceptor.inside(self._name, self._keep, self._place, self._parameters.reasons):
             return self._forward(*args, **kwargs)
 
 
 def protect(
-    model: nn.Module, interceptor: Interceptor, *, keep: Iterable[str], unsafe_offload: Iterable[str]
+    model: nn.Module,
+    interceptor: Interceptor,
+    *,
+    keep: Iterable[str],
+    unsafe_offload: Iterable[str],
+    place: Mapping[str, str],
 ) -> None:
     """Wrap every submodule of `model`.
 
     keep: names or patterns ("encoder.*") of modules that stay in the TEE with all they hold.
+    place: names or patterns, and for each "auto", "always" or "never", for a module with all it holds;
+    where several match, the last one counts.
     unsafe_offload: names of layers to offload although they would stay for secrecy's sake.
     Raises UsageError and UnsupportedError before anything is changed.
     """
@@ -72,6 +82,7 @@ def protect(
     names = dict(model.named_modules())
     kept = _matching(names, keep, "keep")
     offloaded = _matching(names, unsafe_offload, "unsafe_offload")
+    places = _places(names, place)
     # All they hold too: a ModuleList has no forward, and others call submodules past their parent.
     reasons = {name: "kept by the user" for name in names if any(_inside(name, k) for k in kept)}
     for name, module in names.items():
@@ -82,14 +93,15 @@ def protect(
         reasons.setdefault(last, _CLASSIFIER)
     sent = {id(p) for name in offloaded for p in names[name].parameters()}
     embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
+    never = [(names[name], NEVER) for name, where in places.items() if where == "never"]
     parameters = KeptParameters(
-        [(names[name], why) for name, why in reasons.items()] + [(m, _VOCABULARY) for m in embeddings]
+        [(names[name], why) for name, why in reasons.items()] + [(m, _VOCABULARY) for m in embeddings] + never
     )
     for name, module in names.items():
         if _has_forward(module):
             label = name or type(model).__name__
             module.__dict__["forward"] = ProtectedForward(
-                module.forward, interceptor, label, reasons.get(name), parameters
+                module.forward, interceptor, label, reasons.get(name), places.get(name), parameters
             )
 
 
@@ -113,6 +125,19 @@ def _matching(names: Iterable[str], patterns: Iterable[str], option: str) -> set
             some = ", ".join(n for n in list(names)[:12] if n)
             raise UsageError(f"{option}: no module is named {pattern!r}. There are: {some} ...")
         found |= matches
+    return found
+
+
+def _places(names: Iterable[str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """What the user said of each module, by its name; modules that nothing was said of are left out."""
+    if not isinstance(wanted, Mapping):
+        raise UsageError(f"place takes a mapping of module names to {', '.join(PLACES)}, not {wanted!r}")
+    found: dict[str, str] = {}
+    for pattern, where in wanted.items():
+        if where not in PLACES:
+            raise UsageError(f"place: {pattern!r} is {where!r}; expected one of {', '.join(PLACES)}")
+        matches = _matching(names, [pattern], "place")
+        found |= {name: where for name in names if any(_inside(name, match) for match in matches)}
     return found
 
 

@@ -16,7 +16,18 @@ import tempo
 PACKAGE = Path(tempo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 OWN_SIDE = ("wire", "ops", "worker")
-MASTER_ONLY = ("secrecy", "integrity", "engine", "session", "nn", "fleet", "lowering", "kernels", "backward")
+MASTER_ONLY = (
+    "secrecy",
+    "integrity",
+    "engine",
+    "session",
+    "nn",
+    "fleet",
+    "lowering",
+    "kernels",
+    "backward",
+    "plan",
+)
 
 
 def name_of(path):

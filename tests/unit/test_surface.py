@@ -24,7 +24,9 @@ def test_public_names():
 
 def test_session_methods():
     methods = {n for n, f in inspect.getmembers(tempo.Session, inspect.isfunction) if not n.startswith("_")}
-    assert methods == {"add_workers", "close", "protect", "remove_worker", "report", "trace", "unprotect"}
+    assert methods == {
+        *("add_workers", "calibrate", "close", "protect", "remove_worker", "report", "trace", "unprotect")
+    }
 
 
 def test_settings():
@@ -34,6 +36,7 @@ def test_settings():
         "min_size",
         "unsafe_small",
         "offload_attention",
+        "placement",
         "local_fallback",
         "block",
         "rounds",

@@ -16,6 +16,12 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 OPTIONS = {
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
     "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
+    "plan": [
+        *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
+        *("--save", "--measure", "--steps", "--samples", "--prices", "--currency", "--tee-per-hour"),
+        *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
+        *("--confidential-slowdown", "--cert", "--key", "--ca", "--json"),
+    ],
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),
@@ -26,7 +32,7 @@ OPTIONS = {
 def test_options_are_frozen() -> None:
     group = typer.main.get_command(cli.app)
     found = {
-        name: [option for p in command.params for option in p.opts]
+        name: [option for p in command.params for option in p.opts if option.startswith("-")]
         for name, command in group.commands.items()
     }
     assert found == OPTIONS
@@ -98,6 +104,8 @@ def test_faults_of_ours(debug: bool, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ["demo", "--scheme", "none"],
         ["demo", "--steps", "1"],
         ["demo", "--frobnicate"],
+        ["plan"],
+        ["plan", "mlp:64x1", "--workers"],
         ["fly"],
         [],
     ],

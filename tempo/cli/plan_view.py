@@ -1,0 +1,132 @@
+"""A plan as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tempo.cli.output import table
+from tempo.plan.plan import Plan
+
+
+def show(console: Console, plan: Plan, fields: dict[str, Any]) -> None:
+    """fields: the JSON object of the same plan."""
+    console.print(_layers(plan))
+    console.print(_totals(fields))
+    if fields["measured"]:
+        console.print(_measured(fields["measured"]))
+    if fields["money"]:
+        console.print(_money(fields["money"]))
+
+
+def _layers(plan: Plan) -> Table:
+    made = Table(title="Linear operations", title_justify="left", title_style="bold")
+    for name in ("modules", "operation", "rows, K, N"):
+        made.add_column(name, overflow="fold")
+    for name in ("count", "Gflop", "MB", "TEE ms", "Tempo ms", "law"):
+        made.add_column(name, justify="right")
+    made.add_column("where, and why", overflow="fold", ratio=1)
+    for row in plan.rows:
+        c = row.cost
+        made.add_row(
+            _names(row.modules),
+            row.op.operation,
+            _sizes(row.op.shape),
+            str(row.count),
+            f"{c.flops / 1e9:.2f}",
+            f"{(c.bytes_up + c.bytes_down) / 1e6:.1f}",
+            f"{1e3 * c.tee_seconds:.1f}",
+            f"{1e3 * c.tempo_seconds:.1f}",
+            f"{100 * c.law_share:.0f} %",
+            # Why, beyond what the two columns of times say.
+            "workers" if row.offload else f"TEE: {row.reason.partition(':')[0]}",
+        )
+    alike: dict[tuple[str, str, str, str], list[Any]] = {}
+    for kept in plan.kept:
+        of = (kept.operation, kept.shape, kept.reason, "")
+        alike.setdefault(of, []).append(kept)
+    for (operation, shape, reason, _), several in alike.items():
+        made.add_row(
+            _names(tuple(k.module for k in several)),
+            operation,
+            shape,
+            str(sum(k.calls for k in several)),
+            f"{several[0].flops / several[0].calls / 1e9:.2f}",
+            "",
+            f"{1e3 * several[0].seconds / several[0].calls:.1f}",
+            "",
+            "",
+            f"TEE: {reason}",
+        )
+    return made
+
+
+def _sizes(shape: tuple[int, int, int, int]) -> str:
+    groups, rows, k, n = shape
+    return f"{rows}, {k}, {n}" if groups == 1 else f"{groups} groups of {rows}, {k}, {n}"
+
+
+def _names(modules: tuple[str, ...]) -> str:
+    first = modules[0] or "(model)"
+    return first if len(modules) == 1 else f"{first} and {len(modules) - 1} more"
+
+
+def _totals(fields: dict[str, Any]) -> Table:
+    t, c = fields["totals"], fields["calibration"]
+    what = "request" if fields["inference"] else "training step"
+    workers = ", ".join(
+        f"{w['name']} {w['flops_per_second']['product'] / 1e9:.0f} Gflop/s, "
+        f"up {w['up_bytes_per_second'] / 1e6:.0f} MB/s, down {w['down_bytes_per_second'] / 1e6:.0f} MB/s"
+        for w in c["workers"]
+    )
+    rates = c["tee"]["matmul_flops_per_second"].items()
+    rows = [
+        ("predicted, TEE alone", f"{1e3 * t['tee_seconds']:.1f} ms"),
+        ("  linear layers in its fastest arithmetic", f"{1e3 * t['tee_fastest_seconds']:.1f} ms"),
+        ("predicted, as planned", f"{1e3 * t['tempo_seconds']:.1f} ms"),
+        ("  speed-up over TEE alone", f"{t['speedup_over_tee']:.2f}"),
+        *(
+            (f"  master, {part}", f"{1e3 * seconds:.1f} ms")
+            for part, seconds in sorted(t["master_seconds"].items(), key=lambda each: -each[1])
+        ),
+        ("  linear work that stays for other reasons", f"{1e3 * t['kept_seconds']:.1f} ms"),
+        ("  what is not linear (estimate, no optimizer)", f"{1e3 * t['other_seconds']:.1f} ms"),
+        ("over the boundary, up and down", f"{t['bytes_up'] / 1e6:.1f} MB, {t['bytes_down'] / 1e6:.1f} MB"),
+        ("peak memory, TEE beyond plain training", f"{t['tee_peak_extra_bytes'] / 1e6:.1f} MB"),
+        ("peak memory, busiest worker", f"{t['worker_peak_bytes'] / 1e6:.1f} MB"),
+        ("copies per element and check, at best", f"{t['memcpys_per_element']:.1f}"),
+        ("TEE", ", ".join(f"{name} {rate / 1e9:.0f} Gflop/s" for name, rate in rates)),
+        ("workers", workers),
+        ("workers at once, overlap with the master", f"{c['together']:.2f}, {c['overlap']:.2f}"),
+    ]
+    title = f"{fields['model']}, one {what}, batch {fields['batch']}, {fields['scheme']}"
+    return table(title, ["", ""], rows)
+
+
+def _measured(rows: list[dict[str, Any]]) -> Table:
+    cells = [
+        (
+            r["part"],
+            f"{1e3 * r['predicted_seconds']:.1f}",
+            f"{1e3 * r['measured_seconds']:.1f}",
+            "" if r["ratio"] is None else f"{r['ratio']:.2f}",
+        )
+        for r in rows
+    ]
+    return table("Prediction against measurement", ["", "predicted ms", "measured ms", "ratio"], cells)
+
+
+def _money(rows: list[dict[str, Any]]) -> Table:
+    made = Table(title="One epoch", title_justify="left", title_style="bold")
+    for name in ("", "hours", "cost", "of it egress"):
+        made.add_column(name, justify="right" if name else "left")
+    made.add_column("assuming", overflow="fold")
+    for r in rows:
+        price = "no price" if r["cost"] is None else f"{r['cost']:.4g} {r['currency']}"
+        egress = f"{r['egress_cost']:.4g}"
+        made.add_row(
+            r["option"], f"{r['epoch_seconds'] / 3600:.4g}", price, egress, "; ".join(r["assumptions"])
+        )
+    return made

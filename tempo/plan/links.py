@@ -1,0 +1,234 @@
+"""Times workers and the links to them: real jobs, through the fleet and its protocol, each reply checked.
+
+    seconds of a job = round trip + sent / up + received / down + flops / rate(op)
+
+A worker that answers falsely is treated as in any run. One that is slow on purpose, or fast for now, can
+only mislead the plan about itself: what may be sent at all never depends on figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final, final
+
+from torch import Tensor
+
+from tempo.errors import OutsideError
+from tempo.fleet import Done, Fleet, Task
+from tempo.integrity import Verifier
+from tempo.ops import Job, Op, Operand, Unverified
+from tempo.plan.fit import non_negative
+from tempo.plan.machine import WorkerFigures
+from tempo.plan.passes import random_like
+from tempo.secrecy.keys import SessionKey
+
+#: Rows and columns of results that are to cost little to send.
+_OUTER: Final = 512
+#: Inner lengths tried, until computing takes longer than all else.
+_INNER: Final = (1024, 4096, 16384)
+#: Bytes and flops that cost less than this are lost in a measurement.
+_LEAST_SECONDS: Final = 1e-15
+#: Seconds an operand of the next inner length may take to send.
+_PATIENCE_S: Final = 1.0
+#: Tries until every worker answers for itself, and the pause between two.
+_MEETINGS: Final = 20
+_PAUSE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    op: Op | None
+    sent: int
+    received: int
+    flops: int
+    seconds: float
+
+
+@final
+class LinkTimer:
+    """Jobs of one calibration. ids: names of operands, unique among all of the fleet's."""
+
+    def __init__(self, fleet: Fleet, ids: Iterator[int], *, probes: int) -> None:
+        self._fleet = fleet
+        self._ids = ids
+        self._verifier = Verifier(SessionKey(), probes)
+        #: For each lane, a job whose operands its worker holds: to run at once on all.
+        self._held: dict[int, tuple[Job, float]] = {}
+        self._used: list[int] = []
+        self._names: dict[int, str] = {}
+
+    def measure(self) -> tuple[list[WorkerFigures], float, float]:
+        """Figures of each worker; speed of all at once against each alone; overlap of master and workers.
+
+        Raises OutsideError where no worker answers.
+        """
+        try:
+            names = self._meet()
+            workers = [self._worker(lane, name) for lane, name in enumerate(names)]
+            return workers, *self._at_once()
+        finally:
+            self._fleet.release(self._used)
+
+    # ---- one worker ---------------------------------------------------------------------------
+
+    def _meet(self) -> list[str]:
+        """Wait until every worker has answered once; the name of the one that each lane goes to."""
+        for _ in range(_MEETINGS):
+            tiny = self._job(Op.PRODUCT, 64, 64, 64)
+            lanes = range(self._fleet.width)
+            names = [done.worker for done in self._fleet_run(Task(tiny, lane) for lane in lanes)]
+            # While one starts, another answers for it.
+            if names and len(set(names)) == len(names) == self._fleet.width:
+                return names
+            time.sleep(_PAUSE_S)
+        raise OutsideError("not every worker answered: calibrate when they are all there, or name fewer")
+
+    def _worker(self, lane: int, name: str) -> WorkerFigures:
+        self._names[lane] = name
+        tiny = self._job(Op.PRODUCT, 64, 64, 64)
+        samples = [
+            _Sample(None, tiny.left.nbytes + tiny.right.nbytes, 64 * 64 * 4, 0, self._best(lane, tiny))
+        ]
+        trip = samples[0].seconds
+        for rows, k, n in ((4096, 512, 64), (4096, 64, 512)):
+            job = self._job(Op.PRODUCT, rows, k, n)
+            sent, received = job.left.nbytes + job.right.nbytes, rows * n * 4
+            samples.append(_Sample(Op.PRODUCT, sent, received, job.flops, self._best(lane, job)))
+        for op in Op:
+            samples += self._compute(lane, op, trip)
+        return _figures(name, samples)
+
+    def _compute(self, lane: int, op: Op, trip: float) -> list[_Sample]:
+        """Products of operands that the worker holds already."""
+        samples: list[_Sample] = []
+        for inner in _INNER:
+            job = self._long_job(op, inner)
+            held = job.left.nbytes + job.right.nbytes
+            received = _OUTER * _OUTER * 4
+            first = self._run(lane, job)
+            samples.append(_Sample(op, held, received, job.flops, first))
+            again = self._best(lane, job)
+            samples.append(_Sample(op, 0, received, job.flops, again))
+            if op is Op.PRODUCT:
+                self._held[lane] = (job, again)
+            if (again > 4 * trip and again > 0.01) or 4 * first > _PATIENCE_S:
+                break
+        return samples
+
+    def _best(self, lane: int, job: Job, repeats: int = 4) -> float:
+        return min(self._run(lane, job) for _ in range(repeats))
+
+    def _run(self, lane: int, job: Job) -> float:
+        """Seconds until the reply was there; the check comes after. Raises OutsideError where the worker
+        of this lane is so late, or so wrong, that others answer for it."""
+        for _ in range(_MEETINGS):
+            (done,) = self._fleet_run(iter([Task(job, lane)]))
+            if done.worker == self._names[lane]:
+                return done.value[1] - done.value[0]
+        raise OutsideError(f"worker {self._names[lane]} gives no answers to measure: leave it out")
+
+    def _fleet_run(self, tasks: Iterator[Task]) -> list[Done[tuple[float, float]]]:
+        checks = self._verifier.begin()
+        started = time.perf_counter()
+
+        def accept(job: Job, reply: Unverified) -> tuple[float, float]:
+            arrived = time.perf_counter()
+            checks.accept(job, reply)
+            return started, arrived
+
+        found: list[Done[tuple[float, float]]] = []
+        for outcome in self._fleet.run(tasks, accept):
+            if not isinstance(outcome, Done):
+                raise OutsideError(f"calibration could not be finished: {outcome.error}")
+            found.append(outcome)
+        return found
+
+    # ---- all of them --------------------------------------------------------------------------
+
+    def _at_once(self) -> tuple[float, float]:
+        """(together, overlap). The master's side is a product of its own, on all its threads."""
+        tasks = [Task(job, lane) for lane, (job, _) in self._held.items()]
+        alone = max(seconds for _, seconds in self._held.values())
+        all_of_them = min(_last(self._fleet_run(iter(tasks))) for _ in range(2))
+        a = random_like(1024, 1024)
+
+        def master() -> None:
+            for _ in range(rounds):
+                a.mul(0.5).add_(a)
+
+        rounds = 8
+        once = _seconds(master) / rounds
+        rounds = max(1, round(all_of_them / once))
+        own = min(_seconds(master) for _ in range(2))
+        both = median(self._both(tasks, master) for _ in range(3))
+        saved = (own + all_of_them - both) / min(own, all_of_them)
+        return min(1.0, alone / all_of_them), min(1.0, max(0.0, saved))
+
+    def _both(self, tasks: Sequence[Task], master: Callable[[], None]) -> float:
+        """Seconds until replies and the master's own work are there, as `Engine` interleaves them."""
+        started = time.perf_counter()
+
+        def feed() -> Iterator[Task]:
+            yield from tasks
+            master()
+
+        done = self._fleet_run(feed())
+        return max(each.value[1] for each in done) - started
+
+    # ---- jobs ---------------------------------------------------------------------------------
+
+    def _job(self, op: Op, rows: int, k: int, n: int) -> Job:
+        """A fresh X (rows, K) and W (N, K)."""
+        return Job(op, self._operand(random_like(rows, k)), self._operand(random_like(1, n, k)), (rows,))
+
+    def _long_job(self, op: Op, inner: int) -> Job:
+        """A small result of a long sum; operands are kept."""
+        left = {Op.GRAD_W: (inner, _OUTER)}.get(op, (_OUTER, inner))
+        right = {Op.PRODUCT: (1, _OUTER, inner), Op.GRAD_X: (1, inner, _OUTER), Op.GRAD_W: (inner, _OUTER)}[
+            op
+        ]
+        rows = (left[0],)
+        return Job(
+            op,
+            self._operand(random_like(*left), keep=True),
+            self._operand(random_like(*right), keep=True),
+            rows,
+        )
+
+    def _operand(self, tensor: Tensor, *, keep: bool = False) -> Operand:
+        number = next(self._ids)
+        self._used += [number] * keep
+        return Operand(number, tuple(tensor.shape), tensor.dtype, tensor, keep)
+
+
+def _figures(name: str, samples: Sequence[_Sample]) -> WorkerFigures:
+    ops = list(Op)
+    amounts = [(1.0, s.sent, s.received, *(s.flops if s.op is op else 0 for op in ops)) for s in samples]
+    trip, up, down, *flop = non_negative(amounts, [s.seconds for s in samples])
+    # What cannot be told from nothing is bounded by the largest measurement that has it.
+    flops = {
+        op.value: 1 / max(seconds, _LEAST_SECONDS)
+        if seconds
+        else max(s.flops / s.seconds for s in samples if s.op is op)
+        for op, seconds in zip(ops, flop, strict=True)
+    }
+    return WorkerFigures(
+        name=name,
+        round_trip_seconds=trip,
+        up_bytes_per_second=1 / up if up else max(s.sent / s.seconds for s in samples),
+        down_bytes_per_second=1 / down if down else max(s.received / s.seconds for s in samples),
+        flops_per_second=flops,
+    )
+
+
+def _last(done: Sequence[Done[tuple[float, float]]]) -> float:
+    return max(each.value[1] - each.value[0] for each in done)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

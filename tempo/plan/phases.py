@@ -1,0 +1,143 @@
+"""One operation on a machine: the master's passes over its elements, and its pieces with their workers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Final, final
+
+from tempo.chunks import cut
+from tempo.config import Config
+from tempo.plan.machine import Cost, Machine, Pass, Passes, WorkerFigures, is_large
+from tempo.plan.pipeline import Piece, elapsed
+from tempo.plan.trace import Op
+from tempo.secrecy.rows import apportion
+
+#: Figures of a machine are of this many bytes an element.
+FLOAT32: Final = 4
+
+
+@final
+class Work:
+    """An op on a machine: amounts, and seconds of the master's passes over them."""
+
+    def __init__(self, op: Op, passes: Passes, machine: Machine, config: Config, *, mixes: bool) -> None:
+        g, r, k, n = op.shape
+        self.op = op
+        self.machine = machine
+        self.rows, self.x, self.y = g * r, g * r * k, g * r * n
+        self._passes = passes
+        self._maps = machine.lowerings.get(op.operation)
+        self._large = is_large(r, k, n)
+        self._scale = op.itemsize / FLOAT32
+        speeds = [1 / _away(op, worker, g * r) for worker in machine.workers]
+        fastest = max(speeds)
+        # In quarters, as Fleet.speeds; no shard below the smallest that is sent.
+        speeds = [max(1, round(4 * speed / fastest)) / 4 for speed in speeds]
+        dw = op.want_w and config.key_shift
+        shares = cut([r] * g, k, n, op.itemsize, speeds, chunk=config.chunk, dw=dw)
+        sizes = apportion(r, shares.weights, max(1, min(config.min_size, r)), shares.grain)
+        #: (worker, rows of each group) of every piece.
+        self.pieces = [(lane, rows) for lane, rows in zip(shares.lanes, sizes, strict=True) if rows]
+
+    @property
+    def largest_share(self) -> int:
+        """Rows of each group that the busiest worker gets."""
+        totals: Counter[int] = Counter()
+        for lane, rows in self.pieces:
+            totals[lane] += rows
+        return max(totals.values(), default=0)
+
+    def run(self, name: str, rows: float, elements: float, width: int) -> float:
+        """Seconds of one pass over all groups."""
+        pass_: Pass = getattr(self._passes, name)
+        cost = pass_.at(width, large=self._large)
+        return self._scale * cost.of(groups=self.op.shape[0], rows=rows, elements=elements)
+
+    def map(self, name: str, elements: float) -> float:
+        if self._maps is None:
+            return 0.0
+        cost: Cost = self._maps[name].all if self._large else self._maps[name].one
+        return self._scale * cost.of(groups=0, rows=0, elements=elements)
+
+
+@final
+class Phase:
+    """The forward or the backward pass of one op, piece by piece."""
+
+    def __init__(self, work: Work) -> None:
+        self.parts: defaultdict[str, float] = defaultdict(float)
+        self.seconds = 0.0
+        self._links: defaultdict[int, float] = defaultdict(float)
+        self._workers: defaultdict[int, float] = defaultdict(float)
+        self.up = self.down = 0
+        self._work = work
+        self._alone = 0.0
+        self._after = 0.0
+        self._pieces: list[Piece] = []
+
+    def alone(self, part: str, seconds: float) -> None:
+        """The master's work before any piece."""
+        self._add(**{part: seconds})
+        self._alone += seconds
+
+    def piece(
+        self,
+        worker: int,
+        *,
+        keys: float,
+        encode: float,
+        expect: float,
+        up: int,
+        jobs: list[tuple[str, int, int]],
+        check: float,
+        decode: float,
+    ) -> None:
+        """jobs: (operation, flops, bytes of the result) of each."""
+        figures = self._work.machine.workers[worker]
+        together = self._work.machine.together
+        down = sum(received for _, _, received in jobs)
+        link = (
+            len(jobs) * figures.round_trip_seconds
+            + up / figures.up_bytes_per_second
+            + down / figures.down_bytes_per_second
+        )
+        compute = sum(flops / figures.flops_per_second[op] for op, flops, _ in jobs)
+        compute *= self._work.op.itemsize / FLOAT32
+        # Workers that share cores, or a link, slow each other down.
+        link, compute = link / together, compute / together
+        self._add(keys=keys, encode=encode, check=expect + check, decode=decode)
+        self.up += up
+        self.down += down
+        self._links[worker] += link
+        self._workers[worker] += compute
+        self._pieces.append(Piece(worker, keys + encode + expect, link + compute, check + decode))
+
+    @property
+    def link(self) -> float:
+        """Of the busiest worker."""
+        return max(self._links.values(), default=0.0)
+
+    @property
+    def worker(self) -> float:
+        """Of the busiest worker."""
+        return max(self._workers.values(), default=0.0)
+
+    def after(self, decode: float, lower: float) -> None:
+        """The master's work once all pieces are back."""
+        self._add(decode=decode, lower=lower)
+        self._after = decode + lower
+
+    def _add(self, **seconds: float) -> None:
+        for part, each in seconds.items():
+            self.parts[part] += each
+
+    def close(self, overlap: float) -> Phase:
+        self.seconds = self._alone + elapsed(self._pieces, self._after, overlap)
+        return self
+
+
+def _away(op: Op, worker: WorkerFigures, rows: int) -> float:
+    """Seconds that all rows of a product would take on one worker: what the fleet knows of its speed."""
+    _, _, k, n = op.shape
+    moved = rows * op.itemsize * (k / worker.up_bytes_per_second + n / worker.down_bytes_per_second)
+    return worker.round_trip_seconds + moved + 2 * rows * k * n / worker.flops_per_second["product"]

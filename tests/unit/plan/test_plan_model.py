@@ -1,0 +1,220 @@
+"""The cost model against figures worked out by hand, and what must hold on any machine."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plan_figures import cost, machine, op, passes, worker
+
+from tempo.config import Config
+from tempo.plan.model import CostModel
+from tempo.plan.pipeline import Piece, elapsed, in_turn, overlapped
+from tempo.plan.plan import why_stay
+
+
+def of(one, of_machine=None, *, inference=False, **options):
+    return CostModel(of_machine or machine(), Config(**options), inference=inference).cost(one)
+
+
+# ---- by hand: 1000 rows, 200 to 300, one worker; X 2e5, Y 3e5, W 6e4 elements --------------------------
+
+X, Y, W = 2e5, 3e5, 6e4
+
+
+def test_a_training_step_by_hand():
+    c = of(op())
+    assert c.flops == 3 * 2 * 1000 * 200 * 300
+    assert c.tee_seconds == pytest.approx(c.flops / 1e11)
+    assert c.tee_fastest_seconds == pytest.approx(c.flops / 1e11)
+    # X', W' and dY' are sent; Y', dX' and dW' come back.
+    assert c.bytes_up == 4 * (X + W + Y)
+    assert c.bytes_down == 4 * (Y + X + W)
+    m = c.master_seconds
+    assert m["encode"] == pytest.approx(5e-9 * (X + W + Y))
+    assert m["decode"] == pytest.approx(4e-9 * (Y + X + W))
+    # X as an operand and as a witness, W twice, dY for two products; then three replies.
+    assert m["check"] == pytest.approx(1e-9 * (2 * X + W + 2 * Y + W + Y + W + X))
+    assert c.link_seconds == pytest.approx(4 * 2 * (X + W + Y) / 1e9)
+    assert c.worker_seconds == pytest.approx(c.flops / 1e12)
+    assert c.tempo_seconds == pytest.approx(c.master_total_seconds + c.link_seconds + c.worker_seconds)
+
+
+def test_inference_encodes_a_weight_once_in_many_requests():
+    c = of(op(want_x=False, want_w=False), inference=True, weight_uses=100)
+    assert c.flops == 2 * 1000 * 200 * 300
+    assert c.master_seconds["encode"] == pytest.approx(5e-9 * (X + W / 100))
+    assert c.bytes_up == 4 * (X + W / 100)
+    assert c.bytes_down == 4 * Y
+    # No witness, and only the reply's check beside X and W.
+    assert c.master_seconds["check"] == pytest.approx(1e-9 * (X + W + Y))
+    computed = of(op(want_x=False, want_w=False, weight_computed=True), inference=True, weight_uses=100)
+    assert computed.bytes_up == 4 * (X + W)
+
+
+def test_a_shared_weight_is_encoded_and_sent_once():
+    first, again = of(op()), of(op(weight_shared=True))
+    assert first.master_seconds["encode"] - again.master_seconds["encode"] == pytest.approx(5e-9 * W)
+    assert first.bytes_up - again.bytes_up == 4 * W
+
+
+def test_without_key_shift_three_more_encodings():
+    shifted, fresh = of(op()), of(op(), key_shift=False)
+    more = fresh.master_seconds["encode"] - shifted.master_seconds["encode"]
+    assert more == pytest.approx(5e-9 * (X + W + Y))  # dY a second time, X and W again
+    assert fresh.worker_kept_bytes == shifted.worker_kept_bytes - 4 * X
+
+
+def test_a_gradient_that_is_not_wanted_costs_nothing():
+    first_layer = of(op(want_x=False))
+    assert first_layer.flops == 2 * 2 * 1000 * 200 * 300
+    assert first_layer.bytes_down == 4 * (Y + W)
+    frozen = of(op(want_w=False))
+    assert frozen.bytes_down == 4 * (Y + X)
+
+
+def test_lowering_is_paid_by_lowered_elements():
+    plain, lowered = of(op()), of(op(operation="im2col"), machine(lowering=1e-9))
+    assert plain.master_seconds["lower"] == 0
+    assert lowered.master_seconds["lower"] == pytest.approx(2e-9 * (X + Y + W))
+
+
+def test_rows_go_to_workers_by_speed_and_each_is_sent_w():
+    alone = of(op())
+    two = of(op(), machine(workers=[worker("a"), worker("b")]))
+    assert two.bytes_up == alone.bytes_up + 4 * W
+    assert two.bytes_down == alone.bytes_down + 4 * W  # a dW of each
+    assert two.worker_seconds == pytest.approx(alone.worker_seconds / 2)
+    uneven = of(op(), machine(workers=[worker("a"), worker("b", up=1e7, down=1e7, flops=1e10)]))
+    assert uneven.worker_seconds < 1.1 * alone.worker_seconds * 100 / 4
+
+
+def test_workers_that_share_cores_slow_each_other_down():
+    two = [worker("a"), worker("b")]
+    apart, shared = of(op(), machine(workers=two)), of(op(), machine(workers=two, together=0.5))
+    assert shared.worker_seconds == pytest.approx(2 * apart.worker_seconds)
+
+
+def test_memory():
+    c = of(op())
+    assert c.worker_kept_bytes == 4 * (X + W)
+    assert c.worker_working_bytes == 4 * (X + Y + W)
+    assert c.tee_kept_bytes == 1000 * 2 * 8 + 4 * W  # the witness of two probes, and W'
+    halves = of(op(), machine(workers=[worker("a"), worker("b")]))
+    assert halves.worker_kept_bytes == 4 * (X / 2 + W)
+
+
+def test_float64_is_twice_of_everything():
+    single, double = of(op()), of(op(itemsize=8))
+    assert double.bytes_up == 2 * single.bytes_up
+    assert double.master_total_seconds == pytest.approx(2 * single.master_total_seconds)
+    assert double.tee_seconds == pytest.approx(2 * single.tee_seconds)
+
+
+# ---- the law ---------------------------------------------------------------------------------------------
+
+
+def test_the_law_is_that_of_the_design():
+    """S <= 3 h b / (m F), h = K N / (K + N), with the figures of the design's two AVX2 cores."""
+    h, b, m, f = 768 * 3072 / (768 + 3072), 1e9, 5.0, 1e11
+    assert CostModel(machine(), Config(), inference=False).memcpys() == pytest.approx(m)
+    assert of(op(25088, 768, 3072)).law_speedup == pytest.approx(3 * h * b / (m * f))
+    request = of(op(25088, 768, 3072, want_x=False, want_w=False), inference=True)
+    assert request.law_speedup == pytest.approx(2 * h * b / (m * f))
+
+
+sizes = st.integers(64, 4096)
+some_passes = st.builds(
+    lambda e, d, c, g, r: passes(
+        encode=e, decode=d, check=c, keys=cost(call=1e-6, row=r), centre=cost(r, group=g)
+    ),
+    *(st.floats(1e-10, 1e-7) for _ in range(3)),
+    *(st.floats(0, 1e-6) for _ in range(2)),
+)
+machines = st.builds(
+    machine,
+    workers=st.lists(
+        st.builds(
+            worker,
+            trip=st.floats(0, 1e-2),
+            up=st.floats(1e6, 1e11),
+            down=st.floats(1e6, 1e11),
+            flops=st.floats(1e9, 1e15),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    scheme=some_passes,
+    overlap=st.floats(0, 1),
+    together=st.floats(0.1, 1),
+    flops=st.floats(1e10, 1e14),
+)
+wanted = st.sampled_from([(True, True), (False, True), (True, False), (False, False)])
+
+
+@given(machines, sizes, sizes, sizes, st.integers(1, 36), wanted)
+@settings(max_examples=200, deadline=None)
+def test_nothing_beats_the_law(m, rows, k, n, groups, wants):
+    x, w = wants
+    c = of(op(rows, k, n, groups=groups, want_x=x, want_w=w), m, inference=not (x or w))
+    assert 0 < c.law_share <= 1 + 1e-9
+    assert c.tempo_seconds >= c.master_total_seconds * (1 - 1e-9)
+
+
+@given(machines, sizes, sizes, sizes)
+@settings(max_examples=100, deadline=None)
+def test_more_rows_cost_more(m, rows, k, n):
+    few, many = of(op(rows, k, n), m), of(op(2 * rows, k, n), m)
+    assert many.tee_seconds > few.tee_seconds
+    assert many.master_total_seconds > few.master_total_seconds
+    assert many.bytes_up > few.bytes_up
+    assert many.tee_kept_bytes > few.tee_kept_bytes
+
+
+@given(machines, st.integers(64, 1024))
+@settings(max_examples=100, deadline=None)
+def test_wide_layers_gain_more(m, width):
+    """With many more rows than features: W is a share of the elements that does not count."""
+    narrow, wide = (of(op(100_000, w, w), m) for w in (width, 4 * width))
+    assert wide.law_speedup > narrow.law_speedup
+    assert wide.tee_seconds / wide.tempo_seconds > narrow.tee_seconds / narrow.tempo_seconds
+
+
+# ---- overlap ---------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_by_hand():
+    pieces = [Piece(0, 1.0, 4.0, 0.5), Piece(1, 1.0, 4.0, 0.5)]
+    # Sealed at 1 and 2, back at 5 and 6; checked at 5.5 and 6.5; decoded by 8.5.
+    assert overlapped(pieces, 2.0) == 8.5
+    # 2 of sealing, 4 of both workers at once, 1 of checks, 2 of decoding.
+    assert in_turn(pieces, 2.0) == 9.0
+    assert elapsed(pieces, 2.0, 0.5) == 8.75
+    one_worker = [Piece(0, 1.0, 4.0, 0.5), Piece(0, 1.0, 4.0, 0.5)]
+    assert overlapped(one_worker, 2.0) == 1 + 8 + 0.5 + 2
+    assert in_turn(one_worker, 2.0) == 2 + 8 + 1 + 2
+    assert overlapped([], 0.0) == in_turn([], 0.0) == 0.0
+
+
+some_pieces = st.lists(
+    st.builds(Piece, st.integers(0, 3), st.floats(0, 9), st.floats(0, 9), st.floats(0, 9)), max_size=8
+)
+
+
+@given(some_pieces, st.floats(0, 9), st.floats(0, 1))
+def test_overlap_lies_between_its_ends(pieces, decode, share):
+    fast, slow = overlapped(pieces, decode), in_turn(pieces, decode)
+    master = sum(p.seal + p.check for p in pieces) + decode
+    assert master - 1e-9 <= fast <= slow + 1e-9
+    assert fast - 1e-9 <= elapsed(pieces, decode, share) <= slow + 1e-9
+
+
+# ---- the decision -----------------------------------------------------------------------------------------
+
+
+def test_the_decision_and_its_reason():
+    slow, fast = of(op()), of(op(), machine(flops=1e9))
+    assert why_stay(fast) is None
+    reason = why_stay(slow)
+    assert reason is not None
+    assert reason.startswith("cheaper in the TEE: 3.6 ms here, ")
