@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import final
+
+#: Told the name of a part when it begins (True) and ends (False), in the thread that does it.
+Watcher = Callable[[str, bool], None]
 
 
 @final
@@ -19,16 +22,24 @@ class Stats:
         self._local = threading.local()
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
+        self._watcher: Watcher | None = None
 
     def add(self, name: str, amount: int = 1) -> None:
         with self._lock:
             self._counts[name] += amount
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """From now on tell `watcher` of every part, for timelines and benchmarks; None: nobody."""
+        self._watcher = watcher
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Seconds spent inside, less those of parts timed within it."""
         inner = self._local.__dict__.setdefault("inner", [])
         inner.append(0.0)
+        watcher = self._watcher  # the same one hears of the end
+        if watcher is not None:
+            watcher(part, True)
         start = time.perf_counter()
         try:
             yield
@@ -39,6 +50,8 @@ class Stats:
                 inner[-1] += took
             with self._lock:
                 self._seconds[part] += own
+            if watcher is not None:
+                watcher(part, False)
 
     def count(self, name: str) -> int:
         with self._lock:
