@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, final
 
 from tempo.errors import UsageError
+
+T = TypeVar("T")
 
 
 @final
@@ -43,5 +45,12 @@ class Budget:
         self.skipped.append({"what": what, "why": why})
 
     def part(self, share: float) -> Budget:
-        """A budget of a share of what is left, for one of several suites."""
-        return Budget(max(1e-3, share * self.left), self._clock)
+        """A budget of a share of what is left. What it skips is listed here too."""
+        part = Budget(max(1e-3, share * self.left), self._clock)
+        part.skipped = self.skipped
+        return part
+
+    def parts(self, several: Sequence[T]) -> Iterator[tuple[T, Budget]]:
+        """Each with an even part of what is left when its turn comes: the first cannot take it all."""
+        for number, each in enumerate(several):
+            yield each, self.part(1 / (len(several) - number))

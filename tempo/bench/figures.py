@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from tempo.bench.result import Result, Row
 from tempo.bench.trace import Span
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#666666")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+#: A timeline has more kinds of bars.
+_MANY = (*_COLOURS, "#666666", "#882255", "#44AA99", "#999933", "#332288")
 _GREY = "#666666"
 #: Bars on one picture; the rest is in the JSON.
 _MOST_BARS = 60
@@ -30,13 +32,13 @@ def draw(result: Result, folder: Path) -> list[Path]:
         _bars(
             path,
             [(f"{r['scheme']} {r['pass']} {_by(r['shape'])}", _copies(r), str(r["pass"])) for r in rows],
-            "memory copies of the same tensor (whiskers: fastest and slowest run)",
+            "memory copies of the same tensor (whiskers: fastest, slowest)",
             "Passes of the master in memory copies",
         )
         return [path]
     paths = [folder / f"bench-{result.suite}.png"]
     bars = [(_name(row), _seconds(row), str(row["mode"])) for row in result.rows if row["seconds"]]
-    _bars(paths[0], bars, "seconds of a step (whiskers: fastest and slowest run)", "Seconds of a step")
+    _bars(paths[0], bars, "seconds (whiskers: fastest, slowest)", "Seconds of a step")
     law = [row for row in result.rows if row.get("law_share") is not None]
     if law:
         paths.append(folder / f"bench-{result.suite}-law.png")
@@ -49,7 +51,7 @@ def timeline(path: Path, spans: Sequence[Span], title: str, overlap: float) -> N
     """What the master does and which job each worker has, on one axis of time."""
     lanes = sorted({span.lane for span in spans}, key=lambda lane: (not lane.startswith("master"), lane))
     parts = sorted({span.what for span in spans})
-    colours = {part: _COLOURS[number % len(_COLOURS)] for number, part in enumerate(parts)}
+    colours = {part: _MANY[number % len(_MANY)] for number, part in enumerate(parts)}
     figure, axes = _figure(11.0, 1.8 + 0.6 * len(lanes))
     first = min(span.start for span in spans)
     for part in parts:
@@ -129,7 +131,9 @@ def _or(value: Any, other: float) -> float:
 
 
 def _name(row: Row) -> str:
-    what = [str(row.get("system") or row["op"]), _by(row["shape"]), row.get("phase"), row["mode"]]
+    op = str(row.get("system") or row["op"])
+    shape = None if any(letter.isdigit() for letter in op.partition(" ")[2]) else _by(row["shape"])
+    what = [op, shape, row.get("phase"), row["mode"]]
     what += [row.get("scheme"), row.get("arithmetic")]
     if row["mode"] == "tempo":
         what.append(f"{row['workers']} workers" + ("" if row["verify"] else ", check taken off"))

@@ -94,7 +94,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     chosen = usable(settings.variants, budget)
     vocabulary, *_ = settings.model
     model = gpt2(settings.model)
-    for crew in settings.crews:
+    for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
             for worker in workers:
@@ -115,7 +115,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                     step = Step(Generate(model, tokens), prompts)
                     flops = _flops(step)
                     estimate = 4 * (1 + len(benches)) * flops / known.tee_flops["fp32"] * 3
-                    if not budget.fits(name, estimate):
+                    if not part.fits(name, estimate):
                         continue
                     say(f"generate: {name}")
                     phase = "prompt and tokens" if tokens else "prompt"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
 from tempo.bench.passes import memcpys_per_element
 from tempo.bench.result import STEP_FIELDS, Result
-from tempo.bench.roofline import Constants, Load
+from tempo.bench.roofline import Constants, Load, law_width
 from tempo.bench.steps import Case as StepCase
 from tempo.bench.steps import StepRows
 from tempo.bench.timing import Repeats
@@ -129,7 +129,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     result.note("speedup_over_tee_only is against TEE-only in its fastest arithmetic of this run")
     result.note("unprotected: the same products on the same workers over the same connection, in the clear")
     chosen = usable(settings.variants, budget)
-    for crew in settings.crews:
+    for crew, part in budget.parts(settings.crews):
         with ExitStack() as stack:
             workers = crew.start()
             for worker in workers:
@@ -145,11 +145,51 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
             benches = [
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
-            suite = _Suite(result, budget, settings, crew, known, say)
+            suite = _Suite(result, part, settings, crew, known, say)
             for case in settings.cases:
                 suite.case(case, benches, workers)
+    result.extra["break_even"] = break_even(result)
     result.skipped = budget.skipped
     return result
+
+
+def break_even(result: Result) -> list[dict[str, Any]]:
+    """By workers, scheme and arithmetic: the width K = N at which the law allows 1 and 5 times TEE-only
+    with the least m of this run, and the narrowest square layer that was faster than TEE-only as measured."""
+    found = []
+    rows = [row for row in result.rows if row["mode"] == "tempo" and row["verify"]]
+    for key in dict.fromkeys((row["workers_are"], row["scheme"], row["arithmetic"]) for row in rows):
+        mine = [row for row in rows if (row["workers_are"], row["scheme"], row["arithmetic"]) == key]
+        known = result.constants[key[0]]
+        memcpys = min(row["memcpys_per_element"] for row in mine)
+        width = {
+            times: law_width(
+                copy=known["copy_elements_per_second"],
+                memcpys=memcpys,
+                tee_flops=max(known["tee_flops_per_second"].values()),
+                speedup=times,
+            )
+            for times in (1, 5)
+        }
+        won = [
+            row["shape"][1]
+            for row in mine
+            if len(row["shape"]) == 3
+            and row["shape"][1] == row["shape"][2]
+            and row["speedup_over_tee_only"] >= 1
+        ]
+        found.append(
+            {
+                "workers": key[0],
+                "scheme": key[1],
+                "arithmetic": key[2],
+                "memcpys_per_element": memcpys,
+                "law_width_for_1x": width[1],
+                "law_width_for_5x": width[5],
+                "narrowest_layer_that_won": min(won, default=None),
+            }
+        )
+    return found
 
 
 @final

@@ -110,8 +110,8 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     memcpys = {
         each: memcpys_per_element(each.config(), settings.typical, Repeats(1, 3, 0.5)) for each in chosen
     }
-    suite = _Suite(settings, result, budget, images, memcpys, say)
-    for crew in settings.crews:
+    suite = _Suite(settings, result, images, memcpys, say)
+    for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
             for worker in workers:
@@ -124,7 +124,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
             for case in settings.cases:
-                suite.case(case, crew, known, benches)
+                suite.case(case, crew, part, known, benches)
     result.skipped = budget.skipped
     return result
 
@@ -137,23 +137,26 @@ class _Suite:
         self,
         settings: Settings,
         result: Result,
-        budget: Budget,
         images: ImageSet | None,
         memcpys: dict[Variant, float],
         say: Say,
     ) -> None:
         self._settings = settings
         self._result = result
-        self._budget = budget
         self._images = images
         self._memcpys = memcpys
         self._say = say
         self._tee: dict[Case, tuple[dict[str, Spread], float]] = {}
 
     def case(
-        self, case: Case, crew: Crew, known: Constants, benches: Sequence[tuple[Variant, Bench]]
+        self,
+        case: Case,
+        crew: Crew,
+        budget: Budget,
+        known: Constants,
+        benches: Sequence[tuple[Variant, Bench]],
     ) -> None:
-        name, budget, repeats = f"{case}, workers {crew.text}", self._budget, self._settings.repeats
+        name, repeats = f"{case}, workers {crew.text}", self._settings.repeats
         need, free = _memory(case), _available()
         if need > free:
             return budget.skip(name, f"needs about {need / 1e9:.0f} GB of memory, {free / 1e9:.0f} are free")

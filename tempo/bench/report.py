@@ -14,7 +14,7 @@ _KERNELS = (
     *("memcpy_ratio", "roofline_share"),
 )
 _STEPS = (
-    *("op", "shape", "phase", "mode", "scheme", "arithmetic", "verify", "workers", "seconds"),
+    *("op", "shape", "phase", "mode", "scheme", "arithmetic", "verify", "workers_are", "seconds"),
     *("master_seconds", "bytes", "roofline_seconds", "roofline_share", "speedup_over_tee_only"),
     *("speedup_if_workers_were_free", "law_speedup", "law_share", "allowed_share"),
 )
@@ -24,8 +24,43 @@ _CRYPTO = (
 )
 
 
+#: In a terminal.
+_SHORT = (
+    *("op", "phase", "mode", "scheme", "arithmetic", "verify", "workers_are", "seconds"),
+    *("master_seconds", "speedup_over_tee_only", "speedup_if_workers_were_free", "law_share"),
+)
+_TITLES = {
+    "speedup_over_tee_only": "against TEE-only",
+    "speedup_if_workers_were_free": "if workers were free",
+    "law_share": "share of the law",
+    "workers_are": "workers",
+    "master_seconds": "master",
+    "memcpy_ratio": "memcpys",
+    "memcpy_seconds": "memcpy",
+}
+
+
 def columns(suite: str) -> tuple[str, ...]:
     return {"kernels": _KERNELS, "crypto": _CRYPTO}.get(suite, _STEPS)
+
+
+def short_columns(suite: str) -> tuple[str, ...]:
+    """Those that fit a terminal."""
+    match suite:
+        case "kernels":
+            return ("scheme", "pass", "lowering", "shape", "seconds", "memcpy_seconds", "memcpy_ratio")
+        case "crypto":
+            return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
+        case _:
+            return _SHORT
+
+
+def short_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells for a terminal, without spreads."""
+    names = short_columns(result.suite)
+    return [_TITLES.get(name, name) for name in names], [
+        [_value(row[n]) for n in names] for row in result.rows
+    ]
 
 
 def cells(row: Row, names: Sequence[str]) -> list[str]:

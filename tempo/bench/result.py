@@ -24,7 +24,16 @@ KERNEL_FIELDS = (
 STEP_FIELDS = (
     *("op", "shape", "mode", "scheme", "verify", "workers", "seconds", "master_seconds", "bytes"),
     *("roofline_seconds", "speedup_over_tee_only", "samples_per_second"),
-    *("phase", "arithmetic", "seconds_min", "seconds_max", "repeats", "roofline_share", "check_seconds"),
+    *(
+        "workers_are",
+        "phase",
+        "arithmetic",
+        "seconds_min",
+        "seconds_max",
+        "repeats",
+        "roofline_share",
+        "check_seconds",
+    ),
     *("speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
     *("allowed_speedup", "allowed_share"),
 )

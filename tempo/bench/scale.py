@@ -63,7 +63,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     if any(crew.shared for crew in settings.crews):
         result.note("workers on the CPU share the master's cores: more of them add no compute there")
     chosen, fewest = usable(settings.variants, budget), min(crew.count for crew in settings.crews)
-    for crew in settings.crews:
+    for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
             for worker in workers:
@@ -80,7 +80,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 bench = stack.enter_context(Bench(crew, tracer=tracer, **variant.options))
                 for phase, rows in phases:
                     case = LinearCase(rows, settings.width, settings.width)
-                    _one(result, budget, settings, crew, known, variant, bench, phase, case, say)
+                    _one(result, part, settings, crew, known, variant, bench, phase, case, say)
     result.extra["efficiency"] = efficiency(result.rows)
     result.skipped = budget.skipped
     return result

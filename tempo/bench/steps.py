@@ -137,6 +137,7 @@ class StepRows:
         row: dict[str, Any] = {
             "mode": mode,
             "workers": self._crew.count,
+            "workers_are": self._crew.text,
             "seconds": spread.median,
             "master_seconds": spread.median if mode == "tee-only" else None,
             "bytes": 0,

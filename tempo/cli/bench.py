@@ -152,12 +152,11 @@ def say(text: str) -> None:
 
 
 def show(result: Result) -> None:
-    """Tables for people: one block of cells a row, and what to mind."""
-    from tempo.bench.report import cells, columns
+    """A table for people, and what to mind. Everything is in the JSON."""
+    from tempo.bench.report import short_table
 
-    names = columns(result.suite)
     console = stdout()
-    console.print(table(f"bench {result.suite}", names, [cells(row, names) for row in result.rows]))
+    console.print(table(f"bench {result.suite}", *short_table(result)))
     for crew, known in result.constants.items():
         rates = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if isinstance(value, float))
         console.print(f"workers {crew}: {rates}", markup=False)
