@@ -135,13 +135,19 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def training(crew: Crew, variants: Sequence[Variant], steps: int) -> Iterator[Finding]:
+#: That a small network is trained in.
+DTYPES = (torch.float64, torch.float32)
+
+
+def training(
+    crew: Crew, variants: Sequence[Variant], steps: int, dtypes: Sequence[torch.dtype] = DTYPES
+) -> Iterator[Finding]:
     """A small network trains as plainly: in float64 to its last digits, in float32 within the derived bound.
     No check of an honest device fails."""
     exact, exact_moved = _train(network().double(), steps)
     plain, _ = _train(network(), steps)
     for variant in variants:
-        for dtype in (torch.float64, torch.float32):
+        for dtype in dtypes:
             if dtype == torch.float64 and variant.arithmetic != "fp32":
                 continue
             name = f"training, {variant}, {str(dtype).removeprefix('torch.')}, {crew}"

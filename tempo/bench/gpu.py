@@ -39,12 +39,15 @@ Say = Callable[[str], None]
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run. lies: as correctness.LIES. steps: of training for correctness."""
+    """What is run. lies: as correctness.LIES. steps: of training for correctness. in_process, spawned: dtypes
+    of that on the device in this process, and in a worker process."""
 
     device: str
     variants: tuple[Variant, ...]
     lies: Sequence[str]
     steps: int
+    in_process: Sequence[torch.dtype]
+    spawned: Sequence[torch.dtype]
     layers: layers.Settings
     paper: paper.Settings
     scale: scale.Settings
@@ -64,6 +67,8 @@ def full(device: str) -> Plan:
         every,
         correctness.LIES,
         steps=8,
+        in_process=correctness.DTYPES,
+        spawned=correctness.DTYPES,
         layers=layers.Settings(
             cases=(
                 LinearCase(25088, 768, 3072),
@@ -108,8 +113,10 @@ def fast(device: str) -> Plan:
     return Plan(
         device,
         only,
-        ("scale:0", "flip_entry:2"),
+        ("flip_entry:2",),
         steps=2,
+        in_process=correctness.DTYPES,
+        spawned=(torch.float32,),
         layers=replace(
             layers.FAST, cases=(LinearCase(256, 128, 192),), crews=crews, variants=only, repeats=once
         ),
@@ -122,7 +129,7 @@ def fast(device: str) -> Plan:
             typical=(1, 256, 128, 128),
         ),
         scale=scale.Settings(
-            rows=256, width=128, doublings=0, crews=crews[1:], variants=only, repeats=once, sizes=SMALL
+            rows=256, width=128, doublings=0, crews=crews[:1], variants=only, repeats=once, sizes=SMALL
         ),
     )
 
@@ -179,7 +186,10 @@ def _correctness(plan: Plan, budget: Budget) -> Iterator[Finding]:
     chosen = usable(plan.variants, budget)
     for what, findings in (
         ("products", lambda: correctness.products(plan.device)),
-        *((f"training, {crew}", _training(crew, chosen, plan.steps)) for crew in plan.crews),
+        *(
+            (f"training, {crew}", _training(crew, chosen, plan.steps, dtypes))
+            for crew, dtypes in zip(plan.crews, (plan.in_process, plan.spawned), strict=True)
+        ),
         ("liars", lambda: correctness.liars(plan.device, plan.lies)),
     ):
         try:
@@ -188,8 +198,10 @@ def _correctness(plan: Plan, budget: Budget) -> Iterator[Finding]:
             yield Finding(what, False, 1.0, 0.0, f"{type(error).__name__}: {error}")
 
 
-def _training(crew: Crew, chosen: Sequence[Variant], steps: int) -> Callable[[], Iterator[Finding]]:
-    return lambda: correctness.training(crew, chosen, steps)
+def _training(
+    crew: Crew, chosen: Sequence[Variant], steps: int, dtypes: Sequence[torch.dtype]
+) -> Callable[[], Iterator[Finding]]:
+    return lambda: correctness.training(crew, chosen, steps, dtypes)
 
 
 def verification(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -49,9 +49,8 @@ class ResNet(nn.Module):
     def __init__(self, image: int, classes: int, blocks: tuple[int, ...], width: int) -> None:
         super().__init__()
         small = image <= _SMALL_IMAGE
-        self.stem = nn.Conv2d(
-            3, width, 3 if small else 7, stride=1 if small else 2, padding=1 if small else 3
-        )
+        kernel, stride = (3, 1) if small else (7, 2)
+        self.stem = nn.Conv2d(3, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.pool: nn.Module = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         stages: list[nn.Module] = []
