@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tempo.bench.baselines import Bench, Step, tee_only
+from tempo.bench.baselines import Step, tee_only
 from tempo.bench.budget import Budget
 from tempo.bench.crew import Crew
+from tempo.bench.protected import Bench
 from tempo.bench.result import Result
 from tempo.bench.timing import Repeats
 from tempo.bench.trace import Tracer

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tempo.bench.baselines import Bench, Step, tee_only
+from tempo.bench.baselines import Step, tee_only
 from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
+from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.steps import Case as StepCase
 from tempo.bench.steps import StepRows

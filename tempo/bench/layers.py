@@ -1,6 +1,6 @@
 """Suite `layers`: one linear layer or convolution, forward and backward (dX and dW), three ways.
 
-What is compared is in tempo/bench/baselines.py, what bounds it in tempo/bench/roofline.py. Each case reports
+What is compared is in baselines.py, clear.py and protected.py, what bounds it in roofline.py. Each case reports
 TEE-only in every arithmetic the CPU has, the workers in the clear, and each scheme with and without its
 verification; for the schemes also the speed-up if workers and link were free, and the share of the law that
 is, with b, F and m measured in the same run.
@@ -16,11 +16,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from tempo.bench.baselines import Bench, Step, tee_only, unprotected
+from tempo.bench.baselines import Step, tee_only
 from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
+from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
 from tempo.bench.passes import memcpys_per_element
+from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.roofline import Constants, Load, law_width
 from tempo.bench.steps import Case as StepCase

@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tempo.bench.baselines import Bench, Step, tee_only, whole_on_device
+from tempo.bench.baselines import Step, tee_only, whole_on_device
 from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
 from tempo.bench.models import MODELS
 from tempo.bench.passes import memcpys_per_element
+from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.roofline import Constants, Load
 from tempo.bench.steps import Case as StepCase

@@ -14,11 +14,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import final
 
-from tempo.bench.baselines import Bench, tee_only
+from tempo.bench.baselines import tee_only
 from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
 from tempo.bench.layers import LinearCase, layer_step
+from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.roofline import Constants
 from tempo.bench.steps import Case as StepCase

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from tempo.bench.baselines import Protected
 from tempo.bench.crew import Crew
+from tempo.bench.protected import Protected
 from tempo.bench.result import Result
 from tempo.bench.roofline import Constants, Load, allowed_seconds, law, tee_roofline, worker_roofline
 from tempo.bench.timing import Spread

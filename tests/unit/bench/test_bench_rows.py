@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tempo.bench.baselines import Protected
 from tempo.bench.budget import Budget
 from tempo.bench.crew import Crew
+from tempo.bench.protected import Protected
 from tempo.bench.result import KERNEL_FIELDS, STEP_FIELDS, Result, cpu_flags, isa
 from tempo.bench.roofline import Constants, Load
 from tempo.bench.scale import efficiency

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from tempo.bench import calibrate
-from tempo.bench.baselines import Bench, Step, unprotected
+from tempo.bench.baselines import Step
+from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
 from tempo.bench.layers import LinearCase, layer_step
 from tempo.bench.passes import Passes, memcpys_per_element
+from tempo.bench.protected import Bench
 from tempo.bench.quiet import Hush, quiet, waited
 from tempo.bench.timing import Repeats
 from tempo.bench.trace import Span, Tracer
