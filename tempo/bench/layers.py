@@ -1,6 +1,6 @@
 """Suite `layers`: one linear layer or convolution, forward and backward (dX and dW), three ways.
 
-What is compared is in baselines.py, clear.py and protected.py, what bounds it in roofline.py. Each case reports
+What is compared is in baselines.py, clear.py and protected.py, its bounds in roofline.py. Each case reports
 TEE-only in every arithmetic the CPU has, the workers in the clear, and each scheme with and without its
 verification; for the schemes also the speed-up if workers and link were free, and the share of the law that
 is, with b, F and m measured in the same run.
@@ -21,7 +21,7 @@ from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
-from tempo.bench.passes import memcpys_per_element
+from tempo.bench.passes import guess_memcpys, memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.roofline import Constants, Load, law_width
@@ -131,6 +131,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     result.note("speedup_over_tee_only is against TEE-only in its fastest arithmetic of this run")
     result.note("unprotected: the same products on the same workers over the same connection, in the clear")
     chosen = usable(settings.variants, budget)
+    guess = guess_memcpys(each.config() for each in chosen)
     for crew, part in budget.parts(settings.crews):
         with ExitStack() as stack:
             workers = crew.start()
@@ -147,7 +148,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
             benches = [
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
-            suite = _Suite(result, part, settings, crew, known, say)
+            suite = _Suite(result, part, settings, crew, known, guess, say)
             for case in settings.cases:
                 suite.case(case, benches, workers)
     result.extra["break_even"] = break_even(result)
@@ -199,7 +200,14 @@ class _Suite:
     """The rows of one crew."""
 
     def __init__(
-        self, result: Result, budget: Budget, settings: Settings, crew: Crew, known: Constants, say: Say
+        self,
+        result: Result,
+        budget: Budget,
+        settings: Settings,
+        crew: Crew,
+        known: Constants,
+        guess: float,
+        say: Say,
     ) -> None:
         self._result = result
         self._budget = budget
@@ -207,6 +215,7 @@ class _Suite:
         self._crew = crew
         self._known = known
         self._say = say
+        self._guess = guess
         #: Seconds that runs took over what was estimated, so that later estimates are better.
         self._error = 1.0
 
@@ -248,10 +257,10 @@ class _Suite:
         return None
 
     def _estimate(self, flops: float, elements: float, schemes: int) -> float:
-        """Seconds of a case: its steps, and the passes that m takes. 60 memcpys an element to start with."""
+        """Seconds of a case: its steps, and the passes that m takes."""
         known, least = self._known, self._settings.repeats.least
         product = flops / min(known.worker_flops, known.tee_flops["fp32"])
-        passes = 60 * elements / known.copy
+        passes = self._guess * elements / known.copy
         tempo = (2 * least + 1) * (product + passes) + 3 * passes + product
         return 0.5 + (2 * least + 2) * product + schemes * tempo
 

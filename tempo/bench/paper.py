@@ -170,7 +170,8 @@ class _Suite:
             self._tee[case] = ({each: tee_only(step, each, repeats) for each in known.tee_flops}, flops)
         spreads, flops = self._tee[case]
         runs = 2 * repeats.least + 1
-        tempo = spreads["fp32"].median + 60 * _elements(flops) / known.copy
+        passes = 1.5 * max(self._memcpys.values(), default=1.0)
+        tempo = spreads["fp32"].median + passes * _elements(flops) / known.copy
         if not budget.fits(name, len(benches) * runs * tempo):
             return None
         self._say(f"paper: {name}")

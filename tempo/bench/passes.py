@@ -5,6 +5,7 @@ Axes: G groups, R rows, K in-features, N out-features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import final
@@ -136,6 +137,15 @@ def memcpys_per_element(config: Config, shape: tuple[int, int, int, int], repeat
     else:
         total += 2 * wide
     return total / (2 * groups * rows * (k + n))
+
+
+def guess_memcpys(
+    configs: Iterable[Config], typical: tuple[int, int, int, int] = (1, 4096, 512, 512)
+) -> float:
+    """For estimates of time alone: the largest m of these settings at a middling shape, and half as much again for
+    what an engine does beside its passes."""
+    once = Repeats(1, 1, 0.0)
+    return 1.5 * max((memcpys_per_element(each, typical, once) for each in configs), default=1.0)
 
 
 def _operand(number: int, tensor: Tensor) -> Operand:

@@ -19,6 +19,7 @@ from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
 from tempo.bench.layers import LinearCase, layer_step
+from tempo.bench.passes import guess_memcpys
 from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
 from tempo.bench.roofline import Constants
@@ -64,6 +65,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     if any(crew.shared for crew in settings.crews):
         result.note("workers on the CPU share the master's cores: more of them add no compute there")
     chosen, fewest = usable(settings.variants, budget), min(crew.count for crew in settings.crews)
+    guess = guess_memcpys(each.config() for each in chosen)
     for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
@@ -81,7 +83,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 bench = stack.enter_context(Bench(crew, tracer=tracer, **variant.options))
                 for phase, rows in phases:
                     case = LinearCase(rows, settings.width, settings.width)
-                    _one(result, part, settings, crew, known, variant, bench, phase, case, say)
+                    _one(result, part, settings, crew, known, guess, variant, bench, phase, case, say)
     result.extra["efficiency"] = efficiency(result.rows)
     result.skipped = budget.skipped
     return result
@@ -93,6 +95,7 @@ def _one(
     settings: Settings,
     crew: Crew,
     known: Constants,
+    guess: float,
     variant: Variant,
     bench: Bench,
     phase: str,
@@ -101,10 +104,8 @@ def _one(
 ) -> None:
     flops = 6.0 * case.rows * case.k * case.n
     name = f"{phase}: {case}, {variant}, workers {crew.text}"
-    least = settings.repeats.least
-    if not budget.fits(
-        name, 3 * (least + 1) * (flops / known.tee_flops["fp32"] + 60 * 4 * case.rows * case.k / known.copy)
-    ):
+    step_seconds = flops / known.tee_flops["fp32"] + guess * 4 * case.rows * case.k / known.copy
+    if not budget.fits(name, 3 * (settings.repeats.least + 1) * step_seconds):
         return
     say(f"scale: {name}")
     step, _ = layer_step(case)
