@@ -7,8 +7,8 @@ Each check has a figure and what it may be at most. Bounds, for a row c = a B of
     tf32   ||e|| <= (K 2^-23 + 2 2^-10) ||a|| ||B||      operands lose 13 of 23 bits first
     bf16   ||e|| <= K 2^-23 ||a|| ||B|| + 2^-8 ||c||     of bfloat16 operands; the result is rounded once
 
-Tensor cores may cut sums off instead of rounding them (Fasi, Higham, Mikaitis and Pranesh, PeerJ Comput. Sci. 7,
-2021), so the sums of tf32 and bf16 are given the sound bound of twice the round-off, not that of a random walk.
+Tensor cores may cut sums off instead of rounding them (Fasi, Higham, Mikaitis and Pranesh, PeerJ Computer
+Science 7, 2021), so sums of tf32 and bf16 get the sound bound of twice the round-off, not a random walk's.
 """
 
 from __future__ import annotations

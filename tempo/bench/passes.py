@@ -142,8 +142,8 @@ def memcpys_per_element(config: Config, shape: tuple[int, int, int, int], repeat
 def guess_memcpys(
     configs: Iterable[Config], typical: tuple[int, int, int, int] = (1, 4096, 512, 512)
 ) -> float:
-    """For estimates of time alone: the largest m of these settings at a middling shape, and half as much again for
-    what an engine does beside its passes."""
+    """For estimates of time alone: the largest m of these settings at a middling shape, and half as much
+    again for what an engine does beside its passes."""
     once = Repeats(1, 1, 0.0)
     return 1.5 * max((memcpys_per_element(each, typical, once) for each in configs), default=1.0)
 
