@@ -2,6 +2,7 @@
 #
 #   make demo ARGS="--fast --scheme monomial"
 #   make test ARGS="tests/unit -k codec"
+#   make bench ARGS="--fast"
 
 PYTHON ?= python3
 ARGS ?=
@@ -22,12 +23,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every script of benchmarks/ prints one report; a failing one stops here.
+# The two suites that say most in least time: under two minutes, and under ten.
 bench: $(STAMP)
-	@found=no; for script in benchmarks/*.py; do \
-	  [ -f "$$script" ] || continue; found=yes; \
-	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit; \
-	done; [ $$found = yes ] || echo "benchmarks/ holds no script yet: nothing was measured"
+	$(BIN)/tempo bench kernels $(ARGS)
+	$(BIN)/tempo bench layers $(ARGS)
 
 # Links resolve, and the commands that README and docs show exist.
 docs: $(STAMP)

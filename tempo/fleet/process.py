@@ -135,8 +135,10 @@ def _environment(threads: int) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {
         **inherited,
-        # The same Tempo as the master's, wherever that was found.
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        # The same Tempo as the master's, wherever that was found, and the packages that it was given.
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")))
+        ),
         "OMP_NUM_THREADS": str(threads),
         # Threads that spin between jobs would take the cores that the master encodes on.
         "OMP_WAIT_POLICY": "PASSIVE",

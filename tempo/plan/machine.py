@@ -3,7 +3,8 @@
     seconds of a pass = call + group G + row T + element E
 
 over T rows of G groups with E elements in all. Narrow: short axes, where what a row
-costs counts for more. One or all: threads that a tile of that size is given (tempo/kernels/threads.py). The figures are of float32; float64 takes twice as long.
+costs counts for more. One or all: threads that a tile of that size is given (tempo/kernels/threads.py).
+The figures are of float32; float64 takes twice as long.
 """
 
 from __future__ import annotations

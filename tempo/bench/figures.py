@@ -1,0 +1,144 @@
+"""Pictures of a suite's rows: horizontal bars with the spread of the runs. No pyplot, so no global state.
+
+matplotlib is an optional extra and loaded here alone. Colours are those of Okabe and Ito.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tempo.bench.result import Result, Row
+from tempo.bench.trace import Span
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+#: A timeline has more kinds of bars.
+_MANY = (*_COLOURS, "#666666", "#882255", "#44AA99", "#999933", "#332288")
+_GREY = "#666666"
+#: Bars on one picture; the rest is in the JSON.
+_MOST_BARS = 60
+
+
+def draw(result: Result, folder: Path) -> list[Path]:
+    """The pictures of a suite. Rows without the figure are left out."""
+    if result.suite == "kernels":
+        path = folder / "bench-kernels.png"
+        rows = [row for row in result.rows if row["roofline_seconds"] is not None]
+        _bars(
+            path,
+            [(f"{r['scheme']} {r['pass']} {_by(r['shape'])}", _copies(r), str(r["pass"])) for r in rows],
+            "memory copies of the same tensor (whiskers: fastest, slowest)",
+            "Passes of the master in memory copies",
+        )
+        return [path]
+    paths = [folder / f"bench-{result.suite}.png"]
+    bars = [(_name(row), _seconds(row), str(row["mode"])) for row in result.rows if row["seconds"]]
+    _bars(paths[0], bars, "seconds (whiskers: fastest, slowest)", "Seconds of a step")
+    law = [row for row in result.rows if row.get("law_share") is not None]
+    if law:
+        paths.append(folder / f"bench-{result.suite}-law.png")
+        share = [(_name(row), (row["law_share"],) * 3, str(row["scheme"])) for row in law]
+        _bars(paths[-1], share, "share of the law that is reached", "Master's own work against the law")
+    return paths
+
+
+def timeline(path: Path, spans: Sequence[Span], title: str, overlap: float) -> None:
+    """What the master does and which job each worker has, on one axis of time."""
+    lanes = sorted({span.lane for span in spans}, key=lambda lane: (not lane.startswith("master"), lane))
+    parts = sorted({span.what for span in spans})
+    colours = {part: _MANY[number % len(_MANY)] for number, part in enumerate(parts)}
+    figure, axes = _figure(11.0, 1.8 + 0.6 * len(lanes))
+    first = min(span.start for span in spans)
+    for part in parts:
+        for number, lane in enumerate(lanes):
+            axes.broken_barh(
+                [
+                    (1e3 * (s.start - first), 1e3 * (s.end - s.start))
+                    for s in spans
+                    if (s.lane, s.what) == (lane, part)
+                ],
+                (number - 0.35, 0.7),
+                facecolors=colours[part],
+                label=part
+                if number == 0 or not any((s.lane, s.what) == (lanes[0], part) for s in spans)
+                else None,
+            )
+    axes.set_yticks(range(len(lanes)), lanes)
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=8)
+    figure.suptitle(
+        f"Workers have a job for {100 * overlap:.0f} % of the master's busy time", x=0.02, ha="left"
+    )
+    axes.set_title(title, loc="left", fontsize=9, color=_GREY)
+    figure.savefig(path, facecolor="white")
+
+
+Bar = tuple[str, tuple[float, float, float], str]
+
+
+def _bars(path: Path, bars: Sequence[Bar], unit: str, title: str) -> None:
+    """(name, (low, median, high), kind) each; a kind has a colour."""
+    shown = bars[:_MOST_BARS]
+    figure, axes = _figure(10.0, 1.4 + 0.26 * len(shown))
+    kinds = list(dict.fromkeys(kind for _, _, kind in shown))
+    for kind in kinds:
+        at = [i for i, bar in enumerate(shown) if bar[2] == kind]
+        values = [shown[i][1] for i in at]
+        medians = [median for _, median, _ in values]
+        errors = [[m - low for low, m, _ in values], [high - m for _, m, high in values]]
+        colour = _COLOURS[kinds.index(kind) % len(_COLOURS)]
+        axes.barh(at, medians, xerr=errors, color=colour, label=kind, height=0.7, ecolor=_GREY)
+    axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    axes.legend(loc="best", fontsize=8)
+    cut = "" if len(shown) == len(bars) else f" (the first {_MOST_BARS} of {len(bars)})"
+    figure.suptitle(title + cut, x=0.02, ha="left", fontweight="bold")
+    figure.savefig(path, facecolor="white")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _copies(row: Row) -> tuple[float, float, float]:
+    low, median, high = _seconds(row)
+    copy = float(row["memcpy_seconds"])
+    return (low / copy, median / copy, high / copy)
+
+
+def _seconds(row: Row) -> tuple[float, float, float]:
+    median = float(row["seconds"])
+    return (_or(row["seconds_min"], median), median, _or(row["seconds_max"], median))
+
+
+def _or(value: Any, other: float) -> float:
+    return other if value is None else float(value)
+
+
+def _name(row: Row) -> str:
+    op = str(row.get("system") or row["op"])
+    shape = None if any(letter.isdigit() for letter in op.partition(" ")[2]) else _by(row["shape"])
+    what = [op, shape, row.get("phase"), row["mode"]]
+    what += [row.get("scheme"), row.get("arithmetic")]
+    if row["mode"] == "tempo":
+        what.append(f"{row['workers']} workers" + ("" if row["verify"] else ", check taken off"))
+    return ", ".join(str(each) for each in what if each)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

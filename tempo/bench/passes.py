@@ -1,0 +1,160 @@
+"""Each pass of the master over one operand, ready to be timed, through the same seams as the engine.
+
+Axes: G groups, R rows, K in-features, N out-features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tempo.bench.timing import Repeats, Spread, Work, interleaved
+from tempo.config import Config
+from tempo.integrity import Checks, Verifier
+from tempo.kernels import threads_for
+from tempo.lowering.base import Lowering
+from tempo.ops import Job, Op, Operand, Unverified, product
+from tempo.secrecy.keys import SessionKey
+from tempo.secrecy.rows import Selection
+from tempo.secrecy.scheme import Scheme
+from tempo.secrecy.seal import FeatureKey, RowKey, open_rows
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """work: what is timed. prepare: what it needs before each run. touched: elements read or written, which
+    the roofline counts; None where that says nothing (keys)."""
+
+    work: Work
+    touched: int | None
+    prepare: Work | None = None
+
+    def beside_copy(self, of: Tensor, repeats: Repeats) -> tuple[Spread, Spread]:
+        """(seconds of the pass, seconds of a memcpy of this tensor), in turns."""
+        copy = torch.empty_like(of)
+        with threads_for(of.numel()):  # as the engine does
+            took = interleaved(
+                {"memcpy": lambda: copy.copy_(of), "pass": self.work},
+                repeats,
+                prepare={"pass": self.prepare} if self.prepare else None,
+            )
+        return took["pass"], took["memcpy"]
+
+
+@final
+class Passes:
+    """keys, encode and decode of X (G, R, K), and the check of Y = X W^T with N out-features."""
+
+    def __init__(self, config: Config, groups: int, rows: int, k: int, n: int) -> None:
+        self._key = SessionKey()
+        self._scheme: Scheme = config.make_scheme()
+        self._rows = (rows,) * groups
+        self._verifier = Verifier(self._key, config.probes)
+        self._numbers = count(1)
+        self._features = FeatureKey(self._key, self._scheme, (0,), groups=groups, k=k, n=n)
+        self._bases = self._row_key().bases()
+        self._everything = Selection.everything(groups, rows)
+        self._n = n
+        self.x = torch.randn(groups, rows, k)
+
+    def _row_key(self) -> RowKey:
+        return RowKey(self._key, self._scheme, (next(self._numbers),), self._rows)
+
+    def _seal(self, x_GRK: Tensor, out: Tensor) -> Tensor:
+        b = self._features.b
+        return self._row_key().seal_x(self._bases, b, x_GRK, self._everything, out)
+
+    def _sealed(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory that was touched, as the pool's is."""
+        return torch.zeros(sum(self._rows), self.x.shape[2], dtype=dtype)
+
+    def keys(self) -> Pass:
+        """The row bases of one operand, from the key: index lists and scales."""
+        return Pass(lambda: self._row_key().bases(), None)
+
+    def encode(self, dtype: torch.dtype = torch.float32) -> Pass:
+        """dtype: in which the operand is sent."""
+        out = self._sealed(dtype)
+        return Pass(lambda: self._seal(self.x, out), self.x.numel() + out.nbytes // self.x.itemsize)
+
+    def encode_lowered(self, lowering: Lowering, image: Tensor) -> Pass:
+        """Layer input to encoded operand: Winograd or im2col, then the bases."""
+        out = self._sealed()
+        return Pass(lambda: self._seal(lowering.lower_x(image), out), image.numel() + self.x.numel())
+
+    def decode(self) -> Pass:
+        sealed, out = self._seal(self.x, self._sealed()), torch.zeros_like(self.x)
+        bases, features = self._bases, self._features.b
+        return Pass(lambda: open_rows(sealed, bases, features, self._everything, out), 2 * self.x.numel())
+
+    def checks(self) -> dict[str, Pass]:
+        """expect (projects X' and W'), accept (projects the true reply), and both; and the witness of X' that
+        backward needs."""
+        sealed = self._seal(self.x, self._sealed())
+        weight = torch.randn(len(self._rows), self._n, self.x.shape[2])
+        job = Job(Op.PRODUCT, _operand(1, sealed), _operand(2, weight), self._rows)
+        reply = product(sealed, weight, self._rows)
+        expected: list[Checks] = []
+
+        def expect() -> None:
+            expected[:] = [self._verifier.begin()]
+            expected[0].expect(job)
+
+        def accept() -> None:
+            expected[0].accept(job, Unverified(reply))
+
+        def both() -> None:
+            expect()
+            accept()
+
+        ahead, behind = sealed.numel() + weight.numel(), reply.numel()
+        return {
+            "check-expect": Pass(expect, ahead),
+            "check-accept": Pass(accept, behind, expect),
+            "check": Pass(both, ahead + behind),
+            "witness": Pass(lambda: self._verifier.witness(sealed, self._rows), sealed.numel()),
+        }
+
+
+def memcpys_per_element(config: Config, shape: tuple[int, int, int, int], repeats: Repeats) -> float:
+    """m of the law for a product (G, R, K, N): the passes of one step over the elements they touch.
+
+    X and dX are K wide, Y and dY N wide; each is encoded or decoded once. The checks of a step project X, Y
+    and then dY, dX and dY, dW: twice the check of Y, and the witness of X. Keys are not in it.
+    """
+    groups, rows, k, n = shape
+
+    def copies(each: Pass, of: Tensor) -> float:
+        took, memcpy = each.beside_copy(of, repeats)
+        return took.median / memcpy.median * of.numel()
+
+    x = Passes(config, groups, rows, k, n)
+    checks = x.checks()
+    total = 2 * copies(checks["check"], x.x) + copies(checks["witness"], x.x)
+    del checks
+    wide = copies(x.encode(), x.x) + copies(x.decode(), x.x)
+    if k != n:
+        y = Passes(config, groups, rows, n, k)
+        total += wide + copies(y.encode(), y.x) + copies(y.decode(), y.x)
+    else:
+        total += 2 * wide
+    return total / (2 * groups * rows * (k + n))
+
+
+def guess_memcpys(
+    configs: Iterable[Config], typical: tuple[int, int, int, int] = (1, 4096, 512, 512)
+) -> float:
+    """For estimates of time alone: the largest m of these settings at a middling shape, and half as much
+    again for what an engine does beside its passes."""
+    once = Repeats(1, 1, 0.0)
+    return 1.5 * max((memcpys_per_element(each, typical, once) for each in configs), default=1.0)
+
+
+def _operand(number: int, tensor: Tensor) -> Operand:
+    return Operand(number, tuple(tensor.shape), tensor.dtype, tensor)

@@ -1,0 +1,143 @@
+"""The Markdown report of a suite, with the same fields every time, beside its JSON and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tempo.bench.result import Result, Row
+
+#: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
+_KERNELS = (
+    *("scheme", "pass", "lowering", "shape", "dtype", "isa", "threads", "seconds", "memcpy_seconds"),
+    *("memcpy_ratio", "roofline_share"),
+)
+_STEPS = (
+    *("op", "shape", "phase", "mode", "scheme", "arithmetic", "verify", "workers_are", "seconds"),
+    *("master_seconds", "bytes", "roofline_seconds", "roofline_share", "speedup_over_tee_only"),
+    *("speedup_if_workers_were_free", "law_speedup", "law_share", "allowed_share"),
+)
+_CRYPTO = (
+    *("system", "op", "shape", "mode", "scheme", "seconds", "bytes", "times_tempo", "recorded"),
+    *("recorded_date", "recorded_machine"),
+)
+
+
+#: In a terminal.
+_SHORT = (
+    *("op", "phase", "mode", "scheme", "arithmetic", "verify", "workers_are", "seconds"),
+    *("master_seconds", "speedup_over_tee_only", "speedup_if_workers_were_free", "law_share"),
+)
+_TITLES = {
+    "speedup_over_tee_only": "against TEE-only",
+    "speedup_if_workers_were_free": "if workers were free",
+    "law_share": "share of the law",
+    "workers_are": "workers",
+    "master_seconds": "master",
+    "memcpy_ratio": "memcpys",
+    "memcpy_seconds": "memcpy",
+}
+
+
+def columns(suite: str) -> tuple[str, ...]:
+    return {"kernels": _KERNELS, "crypto": _CRYPTO}.get(suite, _STEPS)
+
+
+def short_columns(suite: str) -> tuple[str, ...]:
+    """Those that fit a terminal."""
+    match suite:
+        case "kernels":
+            return ("scheme", "pass", "lowering", "shape", "seconds", "memcpy_seconds", "memcpy_ratio")
+        case "crypto":
+            return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
+        case _:
+            return _SHORT
+
+
+def short_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells for a terminal, without spreads."""
+    names = short_columns(result.suite)
+    return [_TITLES.get(name, name) for name in names], [
+        [_value(row[n]) for n in names] for row in result.rows
+    ]
+
+
+def cells(row: Row, names: Sequence[str]) -> list[str]:
+    """As shown; seconds with their spread."""
+    return [_cell(row, name) for name in names]
+
+
+def markdown(document: Mapping[str, Any], result: Result, pictures: Sequence[Path]) -> str:
+    """document: what --json prints. Fixed fields: machine, CPU flags and ISA, versions, commit, command,
+    notes, constants, figures with spread (min, median, max), what was skipped."""
+    machine, environment = document["machine"], document["environment"]
+    versions = ", ".join(f"{name} {value}" for name, value in environment["versions"].items() if value)
+    lines = [
+        f"# bench {result.suite}",
+        "",
+        f"- **Machine:** {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
+        f"GPUs: {', '.join(machine['gpus']) or 'none'}",
+        f"- **CPU flags:** {' '.join(environment['cpu_flags']) or 'not known'}",
+        f"- **ISA:** passes {environment['isa']}, torch {environment['torch_capability']}",
+        f"- **Threads:** {machine['torch_threads']}",
+        f"- **Versions:** tempo {document['tempo']}, {versions}, CUDA {environment['cuda'] or 'none'}",
+        f"- **Commit:** {document['commit'] or 'not a checkout'}",
+        f"- **Command:** `{document['command']}`",
+        "",
+        "Seconds are medians with (min, max) of the runs; baselines were measured in the same run.",
+        "",
+        *(f"- {note}." for note in result.notes),
+    ]
+    for crew, known in result.constants.items():
+        lines += ["", f"## Constants, workers {crew}", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {_value(value)} |" for name, value in known.items()]
+    names = columns(result.suite)
+    lines += ["", "## Figures", "", _line(names), _line(["---"] * len(names))]
+    lines += [_line(cells(row, names)) for row in result.rows]
+    for name, value in result.extra.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [
+                "",
+                f"## {name.capitalize()}",
+                "",
+                _line(list(value[0])),
+                _line(["---"] * len(value[0])),
+            ]
+            lines += [_line([_value(each) for each in row.values()]) for row in value]
+        else:
+            lines += ["", f"{name.capitalize()}: {_value(value)}."]
+    lines += ["", "## Skipped", ""]
+    lines += [f"- {each['what']}: {each['why']}." for each in result.skipped] or ["Nothing."]
+    for picture in pictures:
+        lines += ["", f"![{picture.stem}]({picture.name})"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Row, name: str) -> str:
+    text = _value(row[name])
+    if name in ("seconds", "memcpy_seconds") and row.get(f"{name}_min") is not None:
+        text += f" ({_value(row[f'{name}_min'])}, {_value(row[f'{name}_max'])})"
+    return text
+
+
+def _value(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.3g}" if abs(value) < 1e6 else f"{value:.3e}"
+        case int():
+            return f"{value:,}"
+        case list() if all(isinstance(each, int) for each in value):
+            return "x".join(map(str, value))
+        case dict():
+            return ", ".join(f"{name} {_value(each)}" for name, each in value.items())
+        case _:
+            return str(value).replace("|", "/")
+
+
+def _line(parts: Sequence[str]) -> str:
+    return "| " + " | ".join(parts) + " |"

@@ -1,0 +1,191 @@
+"""`tempo bench SUITE`: measured against its roofline and its baselines, in one run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tempo.cli.output import document, print_json, stderr, stdout, table, to_json
+from tempo.errors import OutsideError, UsageError
+
+if TYPE_CHECKING:
+    from tempo.bench.result import Result
+    from tempo.bench.trace import Tracer
+
+
+class SuiteName(StrEnum):
+    kernels = "kernels"
+    layers = "layers"
+    paper = "paper"
+    generate = "generate"
+    crypto = "crypto"
+    scale = "scale"
+
+
+def bench(
+    suite: Annotated[SuiteName, typer.Argument(help="What to measure: docs/bench.md.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, report and pictures.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Small shapes, few repeats.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Timeline of the first protected step: .png, .svg, .pdf or .json.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="1,2,4: so many processes; 1@cuda:0: on a device; cuda:0: in-process.")
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="mixing, monomial, unsafe_none, separated by commas.")
+    ] = None,
+    arithmetic: Annotated[
+        str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
+    ] = "fp32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=1.0, help="Seconds; what does not fit is listed as skipped.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="paper: folder with CIFAR-10's binary files, instead of MNIST.")
+    ] = None,
+    recorded: Annotated[
+        Path | None, typer.Option(help="crypto: recorded figures of the other systems.")
+    ] = None,
+) -> None:
+    """Measure passes, layers, models, generation or scaling against baselines of the same run."""
+    if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
+        raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
+    import torch
+
+    from tempo.bench.trace import Tracer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    given = _given(suite, workers, scheme, arithmetic, budget, data_dir, recorded)
+    tracer = Tracer(trace) if trace is not None else None
+    if tracer is not None and suite is SuiteName.kernels:
+        raise UsageError("--trace shows a protected step, and bench kernels runs none: bench layers does")
+    _folder(out)
+    result = _run(suite, fast, given, tracer)
+    fields = document(f"bench {suite.value}", result.rows, **result.more())
+    if out is not None:
+        _write(out, fields, result)
+    if tracer is not None:
+        tracer.write()
+        stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
+    if as_json:
+        print_json(fields)
+    else:
+        show(result)
+
+
+def _given(
+    suite: SuiteName,
+    workers: str | None,
+    scheme: str | None,
+    arithmetic: str,
+    budget: float | None,
+    data_dir: Path | None,
+    recorded: Path | None,
+) -> dict[str, Any]:
+    """What the user chose, as fields of the suite's Settings."""
+    from tempo.bench.crew import Crew
+    from tempo.bench.variant import variants
+
+    given: dict[str, Any] = {}
+    if suite is SuiteName.kernels:
+        if workers is not None or arithmetic != "fp32":
+            raise UsageError(
+                "bench kernels measures passes of the master in float32: without --workers, --arithmetic"
+            )
+        if scheme is not None:
+            given["schemes"] = tuple(each.scheme for each in variants(scheme))
+    else:
+        crews = Crew.parse_all(workers) if workers is not None else None
+        if crews is not None and suite is SuiteName.crypto:
+            if len(crews) > 1:
+                raise UsageError("bench crypto takes one kind of workers")
+            given["crew"] = crews[0]
+        elif crews is not None:
+            given["crews"] = crews
+        if scheme is not None or arithmetic != "fp32":
+            default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
+            given["variants"] = variants(scheme or default, arithmetic)
+    for name, value, suites in (
+        ("budget_s", budget, set(SuiteName) - {SuiteName.crypto}),
+        ("data_dir", data_dir, {SuiteName.paper}),
+        ("recorded", recorded, {SuiteName.crypto}),
+    ):
+        if value is not None and suite not in suites:
+            raise UsageError(
+                f"--{name.removesuffix('_s').replace('_', '-')} is nothing to bench {suite.value}"
+            )
+        if value is not None:
+            given[name] = value
+    return given
+
+
+def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | None) -> Result:
+    from tempo.bench import crypto, generate, kernels, layers, paper, scale
+
+    match suite:
+        case SuiteName.kernels:
+            return kernels.run(replace(kernels.FAST if fast else kernels.Settings(), **given), say)
+        case SuiteName.layers:
+            return layers.run(replace(layers.FAST if fast else layers.Settings(), **given), say, tracer)
+        case SuiteName.paper:
+            return paper.run(replace(paper.FAST if fast else paper.Settings(), **given), say, tracer)
+        case SuiteName.generate:
+            return generate.run(replace(generate.FAST if fast else generate.Settings(), **given), say, tracer)
+        case SuiteName.crypto:
+            return crypto.run(replace(crypto.Settings(), **given), say, tracer)
+        case SuiteName.scale:
+            return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    stderr().print(text, markup=False, soft_wrap=True)
+
+
+def show(result: Result) -> None:
+    """A table for people, and what to mind. Everything is in the JSON."""
+    from tempo.bench.report import short_table
+
+    console = stdout()
+    console.print(table(f"bench {result.suite}", *short_table(result)))
+    for crew, known in result.constants.items():
+        rates = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if isinstance(value, float))
+        console.print(f"workers {crew}: {rates}", markup=False)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False)
+    for each in result.skipped:
+        console.print(f"skipped: {each['what']}: {each['why']}", markup=False)
+
+
+def _folder(out: Path | None) -> None:
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
+
+
+def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
+    from tempo.bench.figures import draw
+    from tempo.bench.report import markdown
+
+    name = f"bench-{result.suite}"
+    try:
+        pictures = draw(result, out) if result.rows else []
+        (out / f"{name}.json").write_text(to_json(fields) + "\n")
+        (out / f"{name}.md").write_text(markdown(fields, result, pictures))
+    except OSError as error:
+        raise OutsideError(
+            f"--out {out} cannot be written ({error.strerror}). Name another folder"
+        ) from error
+    say(f"Written: {out / name}.json, {out / name}.md, {', '.join(map(str, pictures))}")
