@@ -22,9 +22,11 @@ torch.set_num_threads(1)
 def _serve(name: str, threads: int = 1) -> Iterator[None]:
     native = None if name == "plain" else Native(name)
     chosen = (native, Serving(name, "a test asks for it"))
-    with mock.patch.object(passes, "_choose", lambda: chosen):
-        with mock.patch.object(passes, "_threads", lambda elements: threads):
-            yield
+    with (
+        mock.patch.object(passes, "_choose", return_value=chosen),
+        mock.patch.object(passes, "_threads", return_value=threads),
+    ):
+        yield
 
 
 @pytest.fixture(scope="session")
