@@ -10,7 +10,18 @@ from tempo.bench.result import Result, Row
 
 #: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
 _KERNELS = (
-    *("scheme", "pass", "lowering", "shape", "dtype", "isa", "threads", "seconds", "memcpy_seconds"),
+    *(
+        "scheme",
+        "row_rounds",
+        "pass",
+        "lowering",
+        "shape",
+        "dtype",
+        "isa",
+        "threads",
+        "seconds",
+        "memcpy_seconds",
+    ),
     *("memcpy_ratio", "roofline_share"),
 )
 _STEPS = (
@@ -48,7 +59,7 @@ def short_columns(suite: str) -> tuple[str, ...]:
     """Those that fit a terminal."""
     match suite:
         case "kernels":
-            return ("scheme", "pass", "lowering", "shape", "seconds", "memcpy_seconds", "memcpy_ratio")
+            return ("scheme", "row_rounds", "pass", "lowering", "shape", "dtype", "seconds", "memcpy_ratio")
         case "crypto":
             return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
         case _:

@@ -26,7 +26,15 @@ DESIGN_STEPS = [
 def test_fields_of_rows_are_frozen() -> None:
     assert list(KERNEL_FIELDS) == [
         *DESIGN_KERNELS,
-        *("lowering", "isa", "seconds_min", "seconds_max", "memcpy_seconds_min", "memcpy_seconds_max"),
+        *(
+            "lowering",
+            "row_rounds",
+            "isa",
+            "seconds_min",
+            "seconds_max",
+            "memcpy_seconds_min",
+            "memcpy_seconds_max",
+        ),
         *("repeats", "roofline_seconds", "roofline_share"),
     ]
     assert list(STEP_FIELDS) == [
