@@ -24,7 +24,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
 from typing import Generic, Literal, TypeVar, final
 
 import torch
@@ -35,6 +34,7 @@ from tempo.wire import limits
 from tempo.wire.deadline import DeadlinePassed, remaining
 from tempo.wire.messages import Message, encode
 from tempo.wire.tls import TlsRefused, Why, refusal
+from tempo.wire.waiting import LONGEST_S, poll_for, wait
 
 _PREFIX = struct.Struct(">Q")
 PREFIX_BYTES = _PREFIX.size
@@ -43,8 +43,6 @@ _SEND_BUFFER = 4 << 20
 _SCRATCH = 1 << 20
 # One write: under ssl the other direction waits for as long as it takes.
 _PIECE = 1 << 20
-# What poll takes is an int of milliseconds: a longer wait is cut into such.
-_LONGEST_WAIT_S = 3600.0
 _LAST_WORDS_S = 0.5
 #: First bytes of a TLS handshake and of a TLS alert: lengths over any limit, read as a prefix.
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")
@@ -117,6 +115,8 @@ class Channel(Generic[M]):
         elif sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
+        # One for each direction: a poll object serves one thread at a time.
+        self._polls = {event: poll_for(sock, event) for event in (select.POLLIN, select.POLLOUT)}
 
     @property
     def idle(self) -> bool:
@@ -126,11 +126,7 @@ class Channel(Generic[M]):
     def ready(self, seconds: float) -> bool:
         """Whether `receive` would find something, the end included. Waits that long at most."""
         with self._touching("receiving", "unused"):
-            if isinstance(self._sock, ssl.SSLSocket):
-                with self._calls:
-                    if self._sock.pending():
-                        return True
-            return self._poll(select.POLLIN, seconds)
+            return self._decrypted() or wait(self._polls[select.POLLIN], seconds)
 
     def send(self, message: Message, tensors: Sequence[Tensor] = (), *, deadline: float) -> None:
         """Send a frame. Tensors: contiguous and on the CPU; they are written from where they are."""
@@ -203,10 +199,13 @@ class Channel(Generic[M]):
             self._read(piece, deadline)
             self.pending -= len(piece)
 
-    def drain_until_closed(self) -> None:
-        """Read and forget until the peer closes (how a worker keeps silent and still notices)."""
-        while True:
-            self._read(memoryview(bytearray(1)), None)
+    def wait_until_closed(self) -> None:
+        """Return never: raise WorkerLost once the peer closes (how a worker keeps silent and still notices).
+        Reads nothing, so another thread may."""
+        with self._touching("receiving", "unused"):
+            while not wait(poll_for(self._sock, select.POLLRDHUP), LONGEST_S):
+                pass
+            raise WorkerLost("the peer closed the connection")
 
     def leave(self) -> None:
         """Close once the peer had a moment to read our last message."""
@@ -247,23 +246,28 @@ class Channel(Generic[M]):
         self, call: Callable[[memoryview], int], view: memoryview, event: int, deadline: float | None
     ) -> int:
         """A call on the socket, as soon as it need not wait. Raises TimeoutError."""
+        # Under TLS a call in vain costs as much as half a record: ask first.
+        ask = event == select.POLLIN and isinstance(self._sock, ssl.SSLSocket)
         while True:
-            left = _LONGEST_WAIT_S if deadline is None else remaining(deadline)
+            left = LONGEST_S if deadline is None else remaining(deadline)
+            if ask and not self._decrypted() and not wait(self._polls[event], left):
+                continue
             try:
                 with self._calls:
                     return call(view)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-                match error:
-                    case ssl.SSLWantReadError():
-                        event = select.POLLIN
-                    case ssl.SSLWantWriteError():
-                        event = select.POLLOUT
-            self._poll(event, left)
+            except BlockingIOError:
+                wait(self._polls[event], left)
+            except ssl.SSLWantReadError:
+                wait(poll_for(self._sock, select.POLLIN), left)
+            except ssl.SSLWantWriteError:
+                wait(poll_for(self._sock, select.POLLOUT), left)
 
-    def _poll(self, event: int, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self._sock, event)
-        return bool(poll.poll(ceil(1000 * min(seconds, _LONGEST_WAIT_S))))
+    def _decrypted(self) -> bool:
+        """TLS has bytes for us that are no longer in the socket."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return False
+        with self._calls:
+            return self._sock.pending() > 0
 
     @contextlib.contextmanager
     def _touching(self, doing: str, late: str) -> Iterator[None]:

@@ -118,7 +118,7 @@ class MaliciousWorker:
                     self._raw(bytes([byte]))
                     time.sleep(0.05)
             case LieKind.SILENCE:
-                channel.drain_until_closed()
+                channel.wait_until_closed()
             case LieKind.GARBAGE:
                 self._raw(os.urandom(4096))
             case LieKind.EXIT:

@@ -34,7 +34,7 @@ class Far(Worker):
             assert isinstance(self.channel.receive(time.monotonic() + 5)[0], Hello)
             self.send(Welcome(1, "fp32", "fp64"))
             answers(self)
-            self.channel.drain_until_closed()
+            self.channel.wait_until_closed()
         except WorkerLost:
             pass
         except BaseException as error:
