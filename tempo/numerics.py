@@ -98,11 +98,7 @@ def twin_error(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
 def native_deviation(rows: Axis, features: Axis, dtype: torch.dtype) -> float:
     """What `native_error` becomes in the mean square, over operands and coefficients of random sign."""
     steps, _, growth = _steps(rows, features, log2)
-<<<<<<< HEAD
-    return float(growth * steps**0.5 * UNIT_ROUNDOFF[dtype])
-=======
     return growth * sqrt(steps) * UNIT_ROUNDOFF[dtype]
->>>>>>> h-ktest
 
 
 def _pass_error(rows: Axis, features: Axis, dtype: torch.dtype, additions: Callable[[float], float]) -> float:

@@ -22,6 +22,7 @@ from tempo.kernels.transform import Transform
 _TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 #: As in cpp/abi.h.
 MAX_BLOCK: Final = 128
+_ABI: Final = 1
 #: The fastest first.
 SETS: Final = ("avx512", "avx2", "portable")
 
@@ -92,6 +93,8 @@ class Native:
         if spec is None or spec.origin is None:
             raise OSError("the native passes were not built: install a C++ compiler and Tempo again")
         library = ctypes.CDLL(spec.origin)
+        if not hasattr(library, "tempo_abi") or library.tempo_abi() != _ABI:
+            raise OSError("the native passes were built for another version of Tempo: install it again")
         library.tempo_passes.restype = POINTER(_Passes)
         library.tempo_passes.argtypes = [c_char_p]
         library.tempo_ranking.argtypes = [c_void_p, c_void_p, c_int64]

@@ -70,4 +70,7 @@ struct Passes {
 
 }  // extern "C"
 
+// Grows with every change of this file: a library built for another one is not used (native.py).
+constexpr int ABI = 1;
+
 constexpr int MAX_BLOCK = 128;

@@ -10,6 +10,8 @@ extern "C" const Passes tempo_passes_portable;
 extern "C" const Passes tempo_passes_avx2, tempo_passes_avx512;
 #endif
 
+EXPORT int tempo_abi() { return ABI; }
+
 // The passes called `name`, or null where this processor lacks their instructions.
 EXPORT const Passes* tempo_passes(const char* name) {
 #if defined(__x86_64__)
