@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tempo.kernels.axis import Axis, Monomial
+from tempo.kernels.native_images import ImagePasses
 from tempo.kernels.transform import Transform
 
 _TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
@@ -78,6 +79,7 @@ class _Passes(ctypes.Structure):
         ("transform", ctypes.CFUNCTYPE(c_int, POINTER(_Transform), c_int64, c_int)),
         ("project", ctypes.CFUNCTYPE(c_int, POINTER(_Projection), c_int)),
         ("contract", ctypes.CFUNCTYPE(c_int, POINTER(_Contraction), c_int)),
+        ("images", ImagePasses),
     )
 
 
@@ -99,6 +101,7 @@ class Native:
         self.name = name
         self._library = library
         self._passes = table.contents
+        self.images: ImagePasses = self._passes.images
 
     def fits(self, axis: Axis) -> bool:
         """Whether the passes can apply this axis."""

@@ -58,6 +58,16 @@ def native_status() -> Serving:
     return _choose()[1]
 
 
+def native_passes() -> Native | None:
+    """None where plain PyTorch serves."""
+    return _choose()[0]
+
+
+def threads_of(t: Tensor) -> int:
+    """How many threads a pass over this many elements deserves."""
+    return _threads(t.numel())
+
+
 def transform(tasks: Sequence[Transform]) -> None:
     """Run transforms of one dtype. Rows of more than one round take a pass for each further one."""
     tasks = [task for task in tasks if task.elements]

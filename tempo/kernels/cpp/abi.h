@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "images.h"
+
 extern "C" {
 
 enum Type : int32_t { FLOAT32 = 0, FLOAT64 = 1, BFLOAT16 = 2 };
@@ -66,6 +68,7 @@ struct Passes {
     int (*transform)(const Transform*, int64_t count, int threads);
     int (*project)(const Projection*, int threads);
     int (*contract)(const Contraction*, int threads);
+    ImagePasses images;
 };
 
 }  // extern "C"
