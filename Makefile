@@ -34,7 +34,8 @@ docs: $(STAMP)
 	$(BIN)/python -m pytest tests/unit/cli/test_cli_documents.py $(ARGS)
 
 # torch first and pinned: left to itself, pip would take a newer one with gigabytes of CUDA packages.
-$(STAMP): pyproject.toml
+# Native passes are built on the way where there is a C++ compiler (tempo doctor).
+$(STAMP): pyproject.toml setup.py $(wildcard tempo/kernels/cpp/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tempo needs Python 3.11 or newer; say which: make PYTHON=python3.12" >&2; exit 2; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) \
@@ -44,4 +45,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results build *.egg-info tempo/kernels/_passes*.so

@@ -7,6 +7,7 @@ says so. No -march=native: the instruction set is chosen at run time.
 from __future__ import annotations
 
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -25,15 +26,17 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 class BuildPasses(build_ext):
     def build_extension(self, ext: Extension) -> None:
+        def compile_set(name: str) -> list[str]:
+            folder = str(Path(self.build_temp) / name)
+            macros, flags = [("TEMPO_ISA", name)], FLAGS + SETS[name]
+            return self.compiler.compile([str(CPP / "passes.cpp")], folder, macros, extra_postargs=flags)
+
         common = [str(CPP / "dispatch.cpp"), str(CPP / "ranking.cpp")]
-        objects = self.compiler.compile(common, self.build_temp, extra_postargs=FLAGS)
-        for name, flags in SETS.items():
-            objects += self.compiler.compile(
-                [str(CPP / "passes.cpp")],
-                str(Path(self.build_temp) / name),
-                macros=[("TEMPO_ISA", name)],
-                extra_postargs=FLAGS + flags,
-            )
+        with ThreadPoolExecutor() as pool:
+            sets = [pool.submit(compile_set, name) for name in SETS]
+            objects = self.compiler.compile(common, self.build_temp, extra_postargs=FLAGS)
+            for compiled in sets:
+                objects += compiled.result()
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(

@@ -69,7 +69,7 @@ class Session:
         release = self._fleet.release
         labels = itertools.count(1)
         desk = Desk(key, scheme, Verifier(key, config.probes), self._stats, ids, labels, release)
-        self._weights = Weights(key, scheme, ids, release, config.weight_uses)
+        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
         engine = Engine(
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -69,3 +69,30 @@ class Transform:
     @property
     def elements(self) -> int:
         return sum(a.length for a in self.rows) * self.features.length
+
+    def stretches(self) -> Iterator[Transform]:
+        """The same, a stretch of rows at a time."""
+        if len(self.rows) == 1:
+            yield self
+            return
+        lo = 0
+        for a in self.rows:
+            hi = lo + a.length
+            source = self.source[lo:hi] if self.source_rows is None else self.source
+            target = self.target[lo:hi] if self.target_rows is None else self.target
+            source_rows = None if self.source_rows is None else self.source_rows[lo:hi]
+            target_rows = None if self.target_rows is None else self.target_rows[lo:hi]
+            yield Transform(
+                source, target, [a], self.features, source_rows, target_rows, self.before, self.after
+            )
+            lo = hi
+
+    def first_round(self, middle: Tensor) -> tuple[Transform, Transform]:
+        """The first round of the one stretch of rows, into `middle`, and the rest, from there."""
+        first, rest = self.rows[0].first_round()
+        nothing = Axis(self.features.length)
+        begun = Transform(self.source, middle, [first], nothing, self.source_rows, before=self.before)
+        then = Transform(
+            middle, self.target, [rest], self.features, target_rows=self.target_rows, after=self.after
+        )
+        return begun, then

@@ -7,12 +7,13 @@ needs of its predecessor is explicit: a forward piece leaves a `Kept`, a gradien
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from torch import Tensor
 
 from tempo.integrity import Checks, Verifier, Witness
+from tempo.memory import Pool
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.basis import Basis
 from tempo.secrecy.keys import Label, SessionKey
@@ -37,10 +38,16 @@ class Desk:
     ids: Iterator[int]
     labels: Iterator[int]
     release: Release
+    #: Memory of operands and results.
+    pool: Pool = field(default_factory=Pool)
 
     def row_key(self, where: Selection) -> RowKey:
         label: Label = (next(self.labels),)
         return RowKey(self.key, self.scheme, label, where.counts)
+
+    def rows(self, where: Selection, like_GRF: Tensor) -> Tensor:
+        """Memory for the rows `where` of a tensor, (T, F)."""
+        return self.pool.empty((sum(where.counts), like_GRF.shape[2]), like_GRF.dtype)
 
     def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
         return Operand(next(self.ids), tuple(tensor.shape), tensor.dtype, tensor, keep)
@@ -87,7 +94,8 @@ class ForwardPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, self._centre)
+            out = desk.rows(self.where, x_GRK)
+            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, out, self._centre)
         operand = desk.operand(x_sealed, keep=self._keep)
         job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts)
         with desk.stats.timed("check"):
@@ -150,7 +158,8 @@ class GradientPiece:
         with desk.stats.timed("keys"):
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
-            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where)
+            out = desk.rows(self.where, dy_GRN)
+            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where, out)
         left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
@@ -168,7 +177,8 @@ class GradientPiece:
         if x_GRK is None:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
-            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, centre_G1K)
+            out = self._desk.rows(self.where, x_GRK)
+            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, out, centre_G1K)
             return self._desk.operand(x_sealed, keep=False)
 
     def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:

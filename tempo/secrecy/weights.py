@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tempo.lowering.base import Lowering
 from tempo.lowering.bmm import Bmm
+from tempo.memory import Pool
 from tempo.ops import Operand
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.scheme import Scheme
@@ -59,13 +60,14 @@ class Weights:
     """Seals weights, and remembers those of parameters for their epoch."""
 
     def __init__(
-        self, key: SessionKey, scheme: Scheme, ids: Iterator[int], release: Release, uses: int
+        self, key: SessionKey, scheme: Scheme, ids: Iterator[int], release: Release, uses: int, pool: Pool
     ) -> None:
         self._key = key
         self._scheme = scheme
         self._ids = ids
         self._release = release
         self._uses = uses
+        self._pool = pool
         self._epochs: dict[tuple[object, ...], _Epoch] = {}
         self._lock = threading.Lock()
         # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
@@ -76,7 +78,7 @@ class Weights:
         number = next(self._ids)
         groups, n, k = w_GNK.shape
         key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
-        w_sealed = key.seal_w(w_GNK)
+        w_sealed = key.seal_w(w_GNK, self._pool.empty(w_GNK.shape, w_GNK.dtype))
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
         return SealedWeight(key, operand, self._release)
 
