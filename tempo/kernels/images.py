@@ -9,13 +9,20 @@ Sizes that do not fit raise ValueError.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from tempo.kernels import native_images, plain_images
 from tempo.kernels.native_images import ImagePasses
-from tempo.kernels.passes import native_passes, threads_of
+from tempo.kernels.passes import native_passes, pool, threads_of
 from tempo.kernels.tiles import Tiles
 from tempo.kernels.windows import Windows
+
+
+def lowered(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory for what an image is lowered to: it comes back when the last reference to it dies."""
+    return pool().empty(shape, like.dtype) if like.device.type == "cpu" else like.new_empty(tuple(shape))
 
 
 def to_points(image_BCHW: Tensor, tiles: Tiles, out_PRC: Tensor) -> None:

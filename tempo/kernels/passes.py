@@ -70,12 +70,17 @@ def native_status() -> Serving:
 
 def native_passes() -> Native | None:
     """None where plain PyTorch serves."""
-    return _choose()[0]
+    return _kernels().native
+
+
+def pool() -> Pool:
+    """Memory of the passes, and of what they leave for one another."""
+    return _kernels().scratch
 
 
 def threads_of(t: Tensor) -> int:
     """How many threads a pass over this many elements deserves."""
-    return _threads(t.numel())
+    return _threads(t)
 
 
 def transform(tasks: Sequence[Transform]) -> None:

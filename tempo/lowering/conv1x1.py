@@ -13,7 +13,7 @@ from typing import final
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.kernels import Windows, from_windows, to_windows
+from tempo.kernels import Windows, from_windows, lowered, to_windows
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.pixels import image_of, rows_of
 from tempo.lowering.shapes import ConvShape
@@ -41,7 +41,7 @@ class Conv1x1(Lowering):
         image = self.conv.image(x)
         if self.conv.stride == (1, 1):
             return rows_of(image, 1)
-        out = image.new_empty(1, self.conv.rows, self.conv.c)
+        out = lowered((1, self.conv.rows, self.conv.c), image)
         to_windows(image, self._met, out)
         return out
 

@@ -17,7 +17,7 @@ from typing import final
 
 from torch import Tensor
 
-from tempo.kernels import Windows, from_windows, to_windows
+from tempo.kernels import Windows, from_windows, lowered, to_windows
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.pixels import image_of, rows_of
 from tempo.lowering.shapes import ConvShape
@@ -41,7 +41,7 @@ class Im2col(Lowering):
         return self.conv.c // self.conv.groups
 
     def lower_x(self, x: Tensor) -> Tensor:
-        out = x.new_empty(self.shape.groups, self.shape.rows, self.shape.k)
+        out = lowered((self.shape.groups, self.shape.rows, self.shape.k), x)
         to_windows(self.conv.image(x), self._windows, out)
         return out
 

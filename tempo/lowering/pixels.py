@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tempo.kernels import from_rows, to_rows
+from tempo.kernels import from_rows, lowered, to_rows
 
 
 def rows_of(image_BCHW: Tensor, groups: int) -> Tensor:
@@ -17,7 +17,7 @@ def rows_of(image_BCHW: Tensor, groups: int) -> Tensor:
     pixels = image_BCHW.permute(0, 2, 3, 1)
     if groups == 1 and pixels.is_contiguous():
         return pixels.view(shape)
-    out = image_BCHW.new_empty(shape)
+    out = lowered(shape, image_BCHW)
     to_rows(image_BCHW, out)
     return out
 

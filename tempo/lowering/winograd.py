@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.kernels import Tiles, from_points, to_points
+from tempo.kernels import Tiles, from_points, lowered, to_points
 from tempo.kernels.tiles import F2, F4, Transforms, of_inputs, of_outputs
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.shapes import ConvShape
@@ -107,7 +107,7 @@ class Winograd(Lowering):
         return of_outputs(self.transforms, self.grid)
 
     def _points(self, image: Tensor, tiles: Tiles) -> Tensor:
-        out = image.new_empty(self.shape.groups, self.shape.rows, image.shape[1])
+        out = lowered((self.shape.groups, self.shape.rows, image.shape[1]), image)
         to_points(image, tiles, out)
         return out
 
