@@ -2,7 +2,7 @@
 
 from tempo.kernels.axis import Axis, Monomial
 from tempo.kernels.hidden import Hidden
-from tempo.kernels.images import from_points, from_rows, from_windows, lowered, to_points, to_rows, to_windows
+from tempo.kernels.images import from_points, from_rows, from_windows, pooled, to_points, to_rows, to_windows
 from tempo.kernels.passes import Serving, contract, native_status, norms, project, ranking, transform
 from tempo.kernels.plain import along, mix
 from tempo.kernels.threads import threads_for
@@ -23,7 +23,7 @@ __all__ = [
     "from_points",
     "from_rows",
     "from_windows",
-    "lowered",
+    "pooled",
     "mix",
     "native_status",
     "norms",

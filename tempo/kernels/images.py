@@ -20,8 +20,9 @@ from tempo.kernels.tiles import Tiles
 from tempo.kernels.windows import Windows
 
 
-def lowered(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Memory for what an image is lowered to: it comes back when the last reference to it dies."""
+def pooled(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory for a result: it comes back when the last reference to it dies. A fresh allocation would cost
+    several times the pass that fills it."""
     return pool().empty(shape, like.dtype) if like.device.type == "cpu" else like.new_empty(tuple(shape))
 
 

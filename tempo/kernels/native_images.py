@@ -1,4 +1,4 @@
-"""The native lowering passes: the structs of cpp/images.h. Sizes and types were checked before (images.py)."""
+"""The native lowering passes: the structs of cpp/images.h. images.py checked sizes and types before."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def knows(tiles: Tiles) -> bool:
 def tiles_pass(
     run: Callable[..., int], image: Tensor, points_PRC: Tensor, tiles: Tiles, threads: int
 ) -> None:
-    struct = _Tiles(
-        _image(image), points_PRC.data_ptr(), *tiles.grid, *tiles.before, tiles.m, tiles.side
-    )
+    struct = _Tiles(_image(image), points_PRC.data_ptr(), *tiles.grid, *tiles.before, tiles.m, tiles.side)
     _done(run(byref(struct), threads))
 
 

@@ -158,8 +158,6 @@ def _seen(image_BHWGC: Tensor, windows: Windows, a: int, e: int) -> Tensor:
     """The pixel at offset (a, e) of every window, as (G, B, I, J, C)."""
     rows, columns = (
         slice(d * offset, d * offset + s * (count - 1) + 1, s)
-        for d, offset, s, count in zip(
-            windows.dilation, (a, e), windows.stride, windows.grid, strict=True
-        )
+        for d, offset, s, count in zip(windows.dilation, (a, e), windows.stride, windows.grid, strict=True)
     )
     return image_BHWGC[:, rows, columns].permute(3, 0, 1, 2, 4)

@@ -13,7 +13,7 @@ from typing import final
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.kernels import Windows, from_windows, lowered, to_windows
+from tempo.kernels import Windows, from_windows, pooled, to_windows
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.pixels import image_of, rows_of
 from tempo.lowering.shapes import ConvShape
@@ -41,7 +41,7 @@ class Conv1x1(Lowering):
         image = self.conv.image(x)
         if self.conv.stride == (1, 1):
             return rows_of(image, 1)
-        out = lowered((1, self.conv.rows, self.conv.c), image)
+        out = pooled((1, self.conv.rows, self.conv.c), image)
         to_windows(image, self._met, out)
         return out
 
@@ -58,7 +58,7 @@ class Conv1x1(Lowering):
         if self.conv.stride == (1, 1):
             return image_of(dx_GRK, self.conv.batch, self.conv.size).reshape(self.conv.x_shape)
         # Pixels that the stride leaps over have no part in y: they stand in no window.
-        dx = dx_GRK.new_empty(self.conv.batch, self.conv.c, *self.conv.size)
+        dx = pooled((self.conv.batch, self.conv.c, *self.conv.size), dx_GRK)
         from_windows(dx_GRK, self._met, dx)
         return dx.reshape(self.conv.x_shape)
 

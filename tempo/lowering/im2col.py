@@ -17,7 +17,7 @@ from typing import final
 
 from torch import Tensor
 
-from tempo.kernels import Windows, from_windows, lowered, to_windows
+from tempo.kernels import Windows, from_windows, pooled, to_windows
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.pixels import image_of, rows_of
 from tempo.lowering.shapes import ConvShape
@@ -41,12 +41,12 @@ class Im2col(Lowering):
         return self.conv.c // self.conv.groups
 
     def lower_x(self, x: Tensor) -> Tensor:
-        out = lowered((self.shape.groups, self.shape.rows, self.shape.k), x)
+        out = pooled((self.shape.groups, self.shape.rows, self.shape.k), x)
         to_windows(self.conv.image(x), self._windows, out)
         return out
 
     def raise_dx(self, dx_GRK: Tensor) -> Tensor:
-        dx = dx_GRK.new_empty(self.conv.batch, self.conv.c, *self.conv.size)
+        dx = pooled((self.conv.batch, self.conv.c, *self.conv.size), dx_GRK)
         from_windows(dx_GRK, self._windows, dx)
         return dx.reshape(self.conv.x_shape)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tempo.kernels import from_rows, lowered, to_rows
+from tempo.kernels import from_rows, pooled, to_rows
 
 
 def rows_of(image_BCHW: Tensor, groups: int) -> Tensor:
@@ -17,7 +17,7 @@ def rows_of(image_BCHW: Tensor, groups: int) -> Tensor:
     pixels = image_BCHW.permute(0, 2, 3, 1)
     if groups == 1 and pixels.is_contiguous():
         return pixels.view(shape)
-    out = lowered(shape, image_BCHW)
+    out = pooled(shape, image_BCHW)
     to_rows(image_BCHW, out)
     return out
 
@@ -25,6 +25,6 @@ def rows_of(image_BCHW: Tensor, groups: int) -> Tensor:
 def image_of(rows_GRC: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
     """(B, G C, H, W), contiguous, as a convolution's output is: user code calls view() on it."""
     groups, _, channels = rows_GRC.shape
-    out = rows_GRC.new_empty(batch, groups * channels, *size)
+    out = pooled((batch, groups * channels, *size), rows_GRC)
     from_rows(rows_GRC, out)
     return out

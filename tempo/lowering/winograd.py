@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.kernels import Tiles, from_points, lowered, to_points
+from tempo.kernels import Tiles, from_points, pooled, to_points
 from tempo.kernels.tiles import F2, F4, Transforms, of_inputs, of_outputs
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.shapes import ConvShape
@@ -78,12 +78,12 @@ class Winograd(Lowering):
         return self._points(self.conv.image(x), self._inputs)
 
     def raise_dx(self, dx_GRK: Tensor) -> Tensor:
-        dx = dx_GRK.new_empty(self.conv.batch, self.conv.c, *self.conv.size)
+        dx = pooled((self.conv.batch, self.conv.c, *self.conv.size), dx_GRK)
         from_points(dx_GRK, self._inputs, dx)
         return dx.reshape(self.conv.x_shape)
 
     def raise_y(self, y_GRN: Tensor) -> Tensor:
-        y = y_GRN.new_empty(self.conv.batch, self.conv.n, *self.conv.out)
+        y = pooled((self.conv.batch, self.conv.n, *self.conv.out), y_GRN)
         from_points(y_GRN, self._outputs, y)
         return y.reshape(self.conv.y_shape)
 
@@ -107,7 +107,7 @@ class Winograd(Lowering):
         return of_outputs(self.transforms, self.grid)
 
     def _points(self, image: Tensor, tiles: Tiles) -> Tensor:
-        out = lowered((self.shape.groups, self.shape.rows, image.shape[1]), image)
+        out = pooled((self.shape.groups, self.shape.rows, image.shape[1]), image)
         to_points(image, tiles, out)
         return out
 

@@ -39,15 +39,6 @@ template <class M, class T> struct TilePass {
         fetch<T>(t.image, p.b, h + lo, hi - lo, p.c, p.channels, to);
     }
 
-    // Rows lo to hi of the window that starts at row h, where they lie within the image.
-    void write(const T* pixels, const Piece& p, int64_t room, int64_t h, int64_t lo, int64_t hi) const {
-        int64_t line = columns * room;
-        lo = most(lo, -h);
-        hi = least(hi, t.image.height - h);
-        Grid<const T> from{pixels + lo * line + t.left * room, line, room, t.image.width, room};
-        if (lo < hi) place<T>(t.image, p.b, h + lo, hi - lo, p.c, p.channels, from, far);
-    }
-
     T* points_of(const Piece& p, int64_t i) const {
         return (T*)t.points + (p.b * t.down + i) * t.across * t.image.channels + p.c;
     }
@@ -87,8 +78,8 @@ template <class M, class T> struct TilePass {
         return 0;
     }
 
-    // M^T along both axes of the tiles of row i: the window's rows, without what row i - 1 adds.
-    INLINE_MEMBER void window(const Piece& p, int64_t i, int64_t room, T* half, T* pixels, const T* carry) const {
+    // M^T along one axis of the tiles of row i, added up where they overlap.
+    INLINE_MEMBER void columns_of(const Piece& p, int64_t i, int64_t room, T* half) const {
         int64_t line = columns * room, apart = rows * t.image.channels;
         const T* in = points_of(p, i);
         for (int64_t j = 0; j < t.across; ++j, in += t.image.channels)
@@ -98,7 +89,7 @@ template <class M, class T> struct TilePass {
                     for (int r = 0; r < P; ++r) {
                         const T* from = in + (q * P + r) * apart + c;
                         x[r] = load_some(from, p.channels - c);
-                        if (c % L == 0) __builtin_prefetch(from + 2 * t.image.channels);
+                        if (c % L == 0) __builtin_prefetch(from + t.image.channels);
                     }
                     backward<M, T>(x, y);
                     T* to = half + q * line + j * M::m * room + c;
@@ -107,29 +98,58 @@ template <class M, class T> struct TilePass {
                         *pixel = e < KEPT && j > 0 ? *pixel + y[e] : y[e];
                     }
                 }
-        for (int64_t k = 0; k < line; k += W) {
+    }
+
+    // M^T along the other axis: row a of the window to row[a], which begins at the image's first column. The
+    // rows kept from the row of tiles before are added to the first ones, and replaced by the last ones.
+    INLINE_MEMBER void rows_of(const T* half, int64_t room, T* kept, bool add, T* const* row) const {
+        int64_t line = columns * room, end = (t.left + t.image.width) * room;
+        for (int64_t k = t.left * room; k < end; k += W) {
             vec<T> x[P], y[S];
             for (int q = 0; q < P; ++q) x[q] = *(const vec<T>*)(half + q * line + k);
             backward<M, T>(x, y);
-            for (int a = 0; a < S; ++a) {
-                if (a < KEPT && carry) y[a] += *(const vec<T>*)(carry + a * line + k);
-                *(vec<T>*)(pixels + a * line + k) = y[a];
-            }
+            for (int a = 0; a < KEPT && add; ++a) y[a] += *(const vec<T>*)(kept + a * line + k);
+            for (int a = 0; a < KEPT; ++a) *(vec<T>*)(kept + a * line + k) = y[M::m + a];
+            for (int a = 0; a < S; ++a)
+                if (row[a]) *(vec<T>*)(row[a] + k - t.left * room) = y[a];
         }
     }
 
     int from_points(const Piece& p) const {
-        int64_t room = lines_up<T>(p.channels), line = columns * room;
-        T* pixels = (T*)working.get((S + P + KEPT) * line * sizeof(T));
-        if (!pixels) return 1;
-        T *half = pixels + S * line, *carry = half + P * line;
-        memset(half, 0, P * line * sizeof(T));
+        const Image& x = t.image;
+        int64_t room = lines_up<T>(p.channels), line = columns * room, wide = x.width * room;
+        T* half = (T*)working.get(((P + KEPT) * line + S * wide + L * room) * sizeof(T));
+        if (!half) return 1;
+        T *kept = half + P * line, *done = kept + KEPT * line;
+        // Pixels not written yet: `held` of them stand in `done`. Where rows follow one another, whole cache
+        // lines leave, and the rest waits for the next row of tiles.
+        bool flat = x.to_pixel == 1 && x.to_row == x.width;
+        int64_t held = 0, next = most(0, p.first * M::m - t.top) * x.width;
         // A strip starts with what the row of tiles before it sends into its first rows.
         for (int64_t i = p.first - (p.first > 0 && KEPT > 0); i < p.last; ++i) {
-            bool own = i >= p.first, last = i + 1 == t.down;
-            window(p, i, room, half, pixels, i > 0 && own ? carry : nullptr);
-            if (own) write(pixels, p, room, i * M::m - t.top, 0, last ? S : M::m);
-            memcpy(carry, pixels + M::m * line, KEPT * line * sizeof(T));
+            bool own = i >= p.first, last = i + 1 == p.last;
+            int64_t h = i * M::m - t.top, finished = 0;
+            T* row[S];
+            for (int a = 0; a < S; ++a) {
+                bool here = own && h + a >= 0 && h + a < x.height && (a < M::m || i + 1 == t.down);
+                row[a] = here ? done + held * room + finished++ * wide : nullptr;
+            }
+            columns_of(p, i, room, half);
+            rows_of(half, room, kept, own && i > 0, row);
+            held += finished * x.width;
+            if (!flat) {
+                place<T>(x, p.b, next / x.width, finished, p.c, p.channels, Grid<const T>{done, wide, room, x.width, room});
+                next += held;
+                held = 0;
+                continue;
+            }
+            int64_t leave = last ? held : (next + held) / L * L - next;
+            if (leave <= 0) continue;
+            Grid<const T> from{done, 0, room, leave, room};
+            pixels_to_planes(from, leave, p.channels, pixel_of<T>(x, p.b, p.c, 0, 0) + next, x.to_channel, far);
+            held -= leave;
+            next += leave;
+            memmove(done, done + leave * room, held * room * sizeof(T));
         }
         return 0;
     }
