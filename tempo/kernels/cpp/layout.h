@@ -84,27 +84,32 @@ INLINE void planes_to_pixels(const T* from, int64_t plane, int64_t n, int64_t ch
     }
 }
 
-// to[c plane + k] = pixel k, channel c of `from`, for n pixels.
+// to[c plane + k] = pixel k, channel c of `from`, for n pixels. Some lines of pixels at a time for each
+// channel, since every plane has pages of its own.
 template <class T>
 INLINE void pixels_to_planes(const Grid<const T>& from, int64_t n, int64_t channels, T* to, int64_t plane, bool past_caches) {
-    constexpr int W = Lanes<T>::W, L = LINE<T>, V = L / W;
+    constexpr int W = Lanes<T>::W, L = LINE<T>, V = L / W, SOME = 4 * L;
     past_caches = past_caches && aligned(to, plane);
-    const T* at[L];
-    for (int64_t k = 0; k < n; k += L) {
-        // Where lines are written past the caches they must not overlap.
-        int64_t first = n >= L && !past_caches ? least(k, n - L) : k;
-        int some = int(least(L, n - first));
-        from.locate(first, some, at);
-        for (int64_t c = 0; c < channels; c += W) {
-            vec<T> line[W][V];
-            for (int h = 0; h < V; ++h) {
-                vec<T> v[W];
-                for (int e = 0; e < W; ++e) v[e] = load_some(at[least(h * W + e, some - 1)] + c, from.room - c);
-                transpose(v);
-                for (int i = 0; i < W; ++i) line[i][h] = v[i];
+    // The last line overlaps its predecessor; not where it would be written past the caches.
+    bool overlaps = n >= L && !past_caches;
+    const T* at[SOME];
+    for (int64_t k = 0; k < n; k += SOME) {
+        int64_t first = overlaps ? least(k, n - L) : k, end = least(k + SOME, n);
+        from.locate(first, int(end - first), at);
+        for (int64_t c = 0; c < channels; c += W)
+            for (int64_t s = first; s < end; s += L) {
+                int64_t begin = overlaps ? least(s, end - L) : s;
+                int some = int(least(L, end - begin));
+                const T* const* pixel = at + (begin - first);
+                vec<T> line[W][V];
+                for (int h = 0; h < V; ++h) {
+                    vec<T> v[W];
+                    for (int e = 0; e < W; ++e) v[e] = load_some(pixel[least(h * W + e, some - 1)] + c, from.room - c);
+                    transpose(v);
+                    for (int i = 0; i < W; ++i) line[i][h] = v[i];
+                }
+                for (int i = 0; i < least(W, channels - c); ++i) store_line(to + (c + i) * plane + begin, line[i], some, past_caches);
             }
-            for (int i = 0; i < least(W, channels - c); ++i) store_line(to + (c + i) * plane + first, line[i], some, past_caches);
-        }
     }
 }
 
