@@ -93,6 +93,7 @@ INLINE void pixels_to_planes(const Grid<const T>& from, int64_t n, int64_t chann
     // The last line overlaps its predecessor; not where it would be written past the caches.
     bool overlaps = n >= L && !past_caches;
     const T* at[SOME];
+    int64_t ahead = n > SOME ? SOME * from.pixel : 0;  // the same channels of the lines that come next
     for (int64_t k = 0; k < n; k += SOME) {
         int64_t first = overlaps ? least(k, n - L) : k, end = least(k + SOME, n);
         from.locate(first, int(end - first), at);
@@ -104,7 +105,11 @@ INLINE void pixels_to_planes(const Grid<const T>& from, int64_t n, int64_t chann
                 vec<T> line[W][V];
                 for (int h = 0; h < V; ++h) {
                     vec<T> v[W];
-                    for (int e = 0; e < W; ++e) v[e] = load_some(pixel[least(h * W + e, some - 1)] + c, from.room - c);
+                    for (int e = 0; e < W; ++e) {
+                        const T* p = pixel[least(h * W + e, some - 1)] + c;
+                        v[e] = load_some(p, from.room - c);
+                        __builtin_prefetch(p + ahead);
+                    }
                     transpose(v);
                     for (int i = 0; i < W; ++i) line[i][h] = v[i];
                 }
