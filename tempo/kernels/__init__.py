@@ -2,24 +2,36 @@
 
 from tempo.kernels.axis import Axis, Monomial
 from tempo.kernels.hidden import Hidden
+from tempo.kernels.images import from_points, from_rows, from_windows, pooled, to_points, to_rows, to_windows
 from tempo.kernels.passes import Serving, contract, native_status, norms, project, ranking, transform
 from tempo.kernels.plain import along, mix
 from tempo.kernels.threads import threads_for
+from tempo.kernels.tiles import Tiles
 from tempo.kernels.transform import Transform
+from tempo.kernels.windows import Windows
 
 __all__ = [
     "Axis",
     "Hidden",
     "Monomial",
     "Serving",
+    "Tiles",
     "Transform",
+    "Windows",
     "along",
     "contract",
+    "from_points",
+    "from_rows",
+    "from_windows",
+    "pooled",
     "mix",
     "native_status",
     "norms",
     "project",
     "ranking",
     "threads_for",
+    "to_points",
+    "to_rows",
+    "to_windows",
     "transform",
 ]

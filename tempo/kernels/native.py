@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from tempo.kernels.axis import Axis, Monomial
+from tempo.kernels.native_images import ImagePasses
 from tempo.kernels.transform import Transform
 
 _TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 #: As in cpp/abi.h.
 MAX_BLOCK: Final = 128
-_ABI: Final = 1
+_ABI: Final = 2
 #: The fastest first.
 SETS: Final = ("avx512", "avx2", "portable")
 
@@ -81,6 +82,7 @@ class _Passes(ctypes.Structure):
         ("transform", ctypes.CFUNCTYPE(c_int, POINTER(_Transform), c_int64, c_int)),
         ("project", ctypes.CFUNCTYPE(c_int, POINTER(_Projection), c_int)),
         ("contract", ctypes.CFUNCTYPE(c_int, POINTER(_Contraction), c_int)),
+        ("images", ImagePasses),
     )
 
 
@@ -105,8 +107,9 @@ class Native:
         self._library = library
         self._passes = table.contents
         self._process = os.getpid()
+        self.images: ImagePasses = self._passes.images
 
-    def _team(self, threads: int) -> int:
+    def team(self, threads: int) -> int:
         """A child made by fork has none of the threads that OpenMP believes to have: waiting for them it
         would hang, so it works alone."""
         return threads if os.getpid() == self._process else 1
@@ -134,7 +137,7 @@ class Native:
             struct.before, struct.after = _at(task.before), _at(task.after)
             struct.source_type = _TYPES[task.source.dtype]
             struct.target_type = _TYPES[task.target.dtype]
-        _done(self._passes.transform(structs, len(tasks), self._team(threads)))
+        _done(self._passes.transform(structs, len(tasks), self.team(threads)))
 
     def ranking(self, words: Tensor) -> Tensor:
         words = words.contiguous()
@@ -147,7 +150,7 @@ class Native:
         out = torch.empty(a_RF.shape[0], v_PF.shape[0], dtype=torch.float64)
         norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
         check = _Projection(*_check_fields(a_RF, v_PF, out, norms, squared))
-        _done(self._passes.project(byref(check), self._team(threads)))
+        _done(self._passes.project(byref(check), self.team(threads)))
         return out, norms
 
     def contract(self, a_RF: Tensor, q_RP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
@@ -155,7 +158,7 @@ class Native:
         out = torch.empty(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
         squares = torch.empty(a_RF.shape[1], dtype=torch.float64)
         check = _Contraction(*_check_fields(a_RF, q_RP, out, squares, squared))
-        _done(self._passes.contract(byref(check), self._team(threads)))
+        _done(self._passes.contract(byref(check), self.team(threads)))
         return out, squares
 
 

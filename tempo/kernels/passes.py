@@ -69,6 +69,22 @@ def native_status() -> Serving:
     return _kernels().status
 
 
+def native_passes() -> Native | None:
+    """None where plain PyTorch serves."""
+    return _kernels().native
+
+
+def pool() -> Pool:
+    """Memory of the passes, and of what they leave for one another."""
+    return _kernels().scratch
+
+
+def threads_of(t: Tensor) -> int:
+    """How many threads a pass over this many elements deserves."""
+    native, threads = native_passes(), _threads(t)
+    return threads if native is None else native.team(threads)
+
+
 def transform(tasks: Sequence[Transform]) -> None:
     """Run transforms of one dtype, else ValueError. Rows of more than one round take a pass for each
     further one."""

@@ -13,7 +13,9 @@ from typing import final
 from torch import Tensor
 
 from tempo.errors import UsageError
+from tempo.kernels import Windows, from_windows, pooled, to_windows
 from tempo.lowering.base import Lowering, ProductShape
+from tempo.lowering.pixels import image_of, rows_of
 from tempo.lowering.shapes import ConvShape
 
 
@@ -36,36 +38,34 @@ class Conv1x1(Lowering):
         return conv.kernel == (1, 1) and conv.before == conv.after == (0, 0) and conv.groups == 1
 
     def lower_x(self, x: Tensor) -> Tensor:
-        return self._rows(self._met(self.conv.image(x)))
+        image = self.conv.image(x)
+        if self.conv.stride == (1, 1):
+            return rows_of(image, 1)
+        out = pooled((1, self.conv.rows, self.conv.c), image)
+        to_windows(image, self._met, out)
+        return out
 
     def lower_w(self, w: Tensor) -> Tensor:
         return self.conv.weight(w).reshape(1, self.conv.n, self.conv.c)
 
     def raise_y(self, y_GRN: Tensor) -> Tensor:
-        # Contiguous, as a convolution's output is: user code calls view() on it.
-        return self._pixels(y_GRN).contiguous().reshape(self.conv.y_shape)
+        return image_of(y_GRN, self.conv.batch, self.conv.out).reshape(self.conv.y_shape)
 
     def lower_dy(self, dy: Tensor) -> Tensor:
-        return self._rows(self.conv.out_image(dy))
+        return rows_of(self.conv.out_image(dy), 1)
 
     def raise_dx(self, dx_GRK: Tensor) -> Tensor:
-        pixels = self._pixels(dx_GRK)
         if self.conv.stride == (1, 1):
-            return pixels.contiguous().reshape(self.conv.x_shape)
-        # Pixels that the stride leaps over have no part in y.
-        dx = dx_GRK.new_zeros(self.conv.batch, self.conv.c, *self.conv.size)
-        self._met(dx).copy_(pixels)
+            return image_of(dx_GRK, self.conv.batch, self.conv.size).reshape(self.conv.x_shape)
+        # Pixels that the stride leaps over have no part in y: they stand in no window.
+        dx = pooled((self.conv.batch, self.conv.c, *self.conv.size), dx_GRK)
+        from_windows(dx_GRK, self._met, dx)
         return dx.reshape(self.conv.x_shape)
 
     def raise_dw(self, dw_GNK: Tensor) -> Tensor:
         return dw_GNK.reshape(self.conv.w_shape)
 
-    def _met(self, image: Tensor) -> Tensor:
-        down, right = self.conv.stride
-        return image[:, :, ::down, ::right]
-
-    def _rows(self, image: Tensor) -> Tensor:
-        return image.permute(0, 2, 3, 1).reshape(1, self.conv.rows, image.shape[1])
-
-    def _pixels(self, rows: Tensor) -> Tensor:
-        return rows.reshape(self.conv.batch, *self.conv.out, rows.shape[2]).permute(0, 3, 1, 2)
+    @property
+    def _met(self) -> Windows:
+        """The pixels that the stride meets, as windows of one."""
+        return Windows((1, 1), self.conv.stride, (1, 1), (0, 0), self.conv.out, 1)

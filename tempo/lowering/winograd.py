@@ -8,15 +8,12 @@ m + 2 x m + 2 pixels of the padded input, which overlaps its neighbours by 2, an
 
     X = B^T d B    W = G g G^T    Y[p] = X[p] W[p]^T    y = A^T Y A
 
-A transform along both axes is one matrix on flattened tiles: with M (x) M the Kronecker product,
-vec(M d M^T) = (M (x) M) vec(d). That is more arithmetic than one axis after the other (36 against 12
-multiplications an element) and faster, since it reads and writes each element once.
-Precision: docs/numerics.md.
+Images and points are turned into one another in one pass each (tempo/kernels, to_points and its
+adjoint). Precision: docs/numerics.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -25,55 +22,12 @@ import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
+from tempo.kernels import Tiles, from_points, pooled, to_points
+from tempo.kernels.tiles import F2, F4, Transforms, of_inputs, of_outputs
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.shapes import ConvShape
 
-Matrix = tuple[tuple[float, ...], ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Transforms:
-    """F(m, 3) as three matrices: b is B^T (m+2, m+2), g is G (m+2, 3), a is A^T (m, m+2)."""
-
-    m: int
-    b: Matrix
-    g: Matrix
-    a: Matrix
-
-
-#: Points 0, 1, -1 and infinity.
-F2 = Transforms(
-    m=2,
-    b=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    g=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    a=((1, 1, 1, 0), (0, 1, -1, -1)),
-)
-
-#: Points 0, 1, -1, 2, -2 and infinity.
-F4 = Transforms(
-    m=4,
-    b=(
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-    g=(
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-    a=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-)
-
-#: Elements of tiles worked on at a time: they stay in the second-level cache between two passes.
-CHUNK = 1 << 18
+__all__ = ["F2", "F4", "Transforms", "Winograd"]
 
 
 @final
@@ -126,20 +80,20 @@ class Winograd(Lowering):
         return torch.stack([(a[: min(m, extent - i * m)] != 0).any(0) for i in range(tiles)], 1)
 
     def lower_x(self, x: Tensor) -> Tensor:
-        return self._to_points(_both_axes(self.transforms.b, x), self.conv.image(x), self.conv.before)
+        return self._points(self.conv.image(x), self._inputs)
 
     def raise_dx(self, dx_GRK: Tensor) -> Tensor:
-        dx = dx_GRK.new_empty(self.conv.batch, self.conv.c, *self.conv.size)
-        self._from_points(_both_axes(self.transforms.b, dx).T, dx_GRK, dx, self.conv.before)
+        dx = pooled((self.conv.batch, self.conv.c, *self.conv.size), dx_GRK)
+        from_points(dx_GRK, self._inputs, dx)
         return dx.reshape(self.conv.x_shape)
 
     def raise_y(self, y_GRN: Tensor) -> Tensor:
-        y = y_GRN.new_empty(self.conv.batch, self.conv.n, *self.conv.out)
-        self._from_points(_both_axes(self.transforms.a, y), y_GRN, y, (0, 0))
+        y = pooled((self.conv.batch, self.conv.n, *self.conv.out), y_GRN)
+        from_points(y_GRN, self._outputs, y)
         return y.reshape(self.conv.y_shape)
 
     def lower_dy(self, dy: Tensor) -> Tensor:
-        return self._to_points(_both_axes(self.transforms.a, dy).T, self.conv.out_image(dy), (0, 0))
+        return self._points(self.conv.out_image(dy), self._outputs)
 
     def lower_w(self, w: Tensor) -> Tensor:
         g_PA = _both_axes(self.transforms.g, w)
@@ -149,74 +103,21 @@ class Winograd(Lowering):
         g_PA = _both_axes(self.transforms.g, dw_GNK)
         return (dw_GNK.reshape(len(g_PA), -1).T @ g_PA).reshape(self.conv.w_shape)
 
-    def _to_points(self, matrix_PA: Tensor, image: Tensor, before: tuple[int, int]) -> Tensor:
-        """matrix @ tiles: image (B, channels, H, W), shifted by `before`, to (P, R, channels)."""
-        (points, pixels), channels = matrix_PA.shape, image.shape[1]
-        out = image.new_empty(points, self.shape.rows * channels)
-        blocks = self._blocks(image, channels)
-        tiles = image.new_empty(pixels * len(blocks) * self.grid[0] * self.grid[1] * channels)
-        for images, columns in self._chunks(len(blocks), channels):
-            some = image[images]
-            blocks_here = blocks[: len(some)]
-            _window(blocks_here, before, some).copy_(some)
-            tiles_AR = tiles[: pixels * (columns.stop - columns.start)].view(pixels, -1)
-            for tile_part, block_part in self._parts(tiles_AR, blocks_here):
-                tile_part.copy_(block_part)
-            torch.mm(matrix_PA, tiles_AR, out=out[:, columns])
-        return out.view(points, self.shape.rows, channels)
+    @property
+    def _inputs(self) -> Tiles:
+        return of_inputs(self.transforms, self.grid, self.conv.before)
 
-    def _from_points(
-        self, matrix_AP: Tensor, points_PRC: Tensor, image: Tensor, before: tuple[int, int]
-    ) -> None:
-        """The adjoint of `_to_points`, into image: tiles that overlap add up, the rest is cropped."""
-        points = points_PRC.reshape(matrix_AP.shape[1], -1)
-        blocks = self._blocks(image, image.shape[1])
-        for images, columns in self._chunks(len(blocks), image.shape[1]):
-            some = image[images]
-            blocks_here = blocks[: len(some)].zero_()
-            for tile_part, block_part in self._parts(matrix_AP @ points[:, columns], blocks_here):
-                block_part.add_(tile_part)
-            some.copy_(_window(blocks_here, before, some))
+    @property
+    def _outputs(self) -> Tiles:
+        return of_outputs(self.transforms, self.grid)
 
-    def _chunks(self, step: int, channels: int) -> Iterator[tuple[slice, slice]]:
-        """Images `step` at a time, and where their tiles stand among all columns (b, i, j, c)."""
-        per_image = self.grid[0] * self.grid[1] * channels
-        for first in range(0, self.conv.batch, step):
-            last = min(first + step, self.conv.batch)
-            yield slice(first, last), slice(first * per_image, last * per_image)
-
-    def _blocks(self, like: Tensor, channels: int) -> Tensor:
-        """Zeros for the images of one chunk, cut into blocks of m x m: (B, I+1, m, J+1, m, channels).
-
-        A window of m + 2 pixels is a block and the first two lines of the next (2 <= m)."""
-        m, (down, across) = self.transforms.m, self.grid
-        images = CHUNK // ((m + 2) ** 2 * down * across * channels)
-        images = max(1, min(images, self.conv.batch))
-        return like.new_zeros(images, down + 1, m, across + 1, m, channels)
-
-    def _parts(self, tiles_AR: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces of all tiles beside the pieces of the blocks they cover: (A, E, B, I, J, channels)."""
-        m, (down, across) = self.transforms.m, self.grid
-        side = m if len(tiles_AR) == m * m else m + 2
-        tiles = tiles_AR.view(side, side, len(blocks), down, across, -1)
-        blocks_AEBIJC = blocks.permute(2, 4, 0, 1, 3, 5)
-        for a, i in ((0, 0), (m, 1)):
-            for e, j in ((0, 0), (m, 1)):
-                part = tiles[a : a + m, e : e + m]
-                height, width = part.shape[:2]
-                if height and width:
-                    yield part, blocks_AEBIJC[:height, :width, :, i : i + down, j : j + across]
+    def _points(self, image: Tensor, tiles: Tiles) -> Tensor:
+        out = pooled((self.shape.groups, self.shape.rows, image.shape[1]), image)
+        to_points(image, tiles, out)
+        return out
 
 
-def _both_axes(matrix: Matrix, like: Tensor) -> Tensor:
+def _both_axes(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
     """M (x) M in the operand's type, rounded once from double precision."""
     one_axis = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(one_axis, one_axis).to(like)
-
-
-def _window(blocks: Tensor, before: tuple[int, int], like: Tensor) -> Tensor:
-    """Where an image (B, channels, H, W) lies in blocks: a view of the same shape."""
-    images, down, m, across, _, channels = blocks.shape
-    pixels = blocks.view(images, down * m, across * m, channels)
-    (top, left), (height, width) = before, like.shape[2:]
-    return pixels[:, top : top + height, left : left + width].permute(0, 3, 1, 2)

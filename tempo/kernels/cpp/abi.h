@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "images.h"
+
 extern "C" {
 
 enum Type : int32_t { FLOAT32 = 0, FLOAT64 = 1, BFLOAT16 = 2 };
@@ -66,11 +68,12 @@ struct Passes {
     int (*transform)(const Transform*, int64_t count, int threads);
     int (*project)(const Projection*, int threads);
     int (*contract)(const Contraction*, int threads);
+    ImagePasses images;
 };
 
 }  // extern "C"
 
 // Grows with every change of this file: a library built for another one is not used (native.py).
-constexpr int ABI = 1;
+constexpr int ABI = 2;
 
 constexpr int MAX_BLOCK = 128;

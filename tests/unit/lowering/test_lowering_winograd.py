@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from tempo.errors import UsageError
-from tempo.lowering import ConvShape, Winograd, winograd
+from tempo.kernels import plain_images
+from tempo.kernels.tiles import Matrix, of_inputs, of_outputs
+from tempo.lowering import ConvShape, Winograd
 from tempo.lowering.winograd import F2, F4, Transforms
 
 
@@ -17,7 +19,7 @@ from tempo.lowering.winograd import F2, F4, Transforms
 def test_matrices_are_exact(t: Transforms) -> None:
     """A^T [(G g) * (B^T d)] is the convolution, in rationals, for every pair of unit vectors g and d."""
 
-    def exact(rows: winograd.Matrix) -> list[list[Fraction]]:
+    def exact(rows: Matrix) -> list[list[Fraction]]:
         return [[Fraction(v).limit_denominator(24) for v in row] for row in rows]
 
     b, g, a = exact(t.b), exact(t.g), exact(t.a)
@@ -31,14 +33,20 @@ def test_matrices_are_exact(t: Transforms) -> None:
 @pytest.mark.parametrize("t", [F2, F4], ids=["F(2,3)", "F(4,3)"])
 def test_chunks_do_not_show(t: Transforms, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut into one image, three (5 leaves a ragged last chunk) or all at once: the same tensors."""
-    conv = ConvShape.of((5, 3, 9, 6), (4, 3, 3, 3), padding=1)
-    lowering, x, dy = Winograd(conv, t), torch.randn(5, 3, 9, 6).double(), torch.randn(5, 4, 9, 6).double()
-    per_image = lowering.shape.groups * lowering.shape.rows // 5
+    x, dy = torch.randn(5, 3, 11, 8).double(), torch.randn(5, 4, 9, 6).double()
+    grid, points = (-(-9 // t.m), -(-6 // t.m)), (t.m + 2) ** 2
+    per_image = points * grid[0] * grid[1]
     results = []
     for images in (1, 3, 100):
-        monkeypatch.setattr(winograd, "CHUNK", images * per_image * 4)
-        points = lowering.lower_x(x), lowering.lower_dy(dy)
-        results.append((*points, lowering.raise_dx(points[0]), lowering.raise_y(points[1])))
+        monkeypatch.setattr(plain_images, "CHUNK", images * per_image * 4)
+        there_and_back = []
+        for image, tiles in ((x, of_inputs(t, grid, (0, 0))), (dy, of_outputs(t, grid))):
+            out = image.new_empty(points, 5 * grid[0] * grid[1], image.shape[1])
+            plain_images.to_points(image, tiles, out)
+            back = torch.empty_like(image)
+            plain_images.from_points(out, tiles, back)
+            there_and_back += [out, back]
+        results.append(there_and_back)
     for other in results[1:]:
         for ours, theirs in zip(results[0], other, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
