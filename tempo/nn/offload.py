@@ -78,7 +78,7 @@ class Offload:
         y, reason = self._send(lowering, x, w, linear_flops(x.shape, w.shape))
         if reason:
             return self.keep("linear", reason, F.linear, (x, w, b))
-        return y if b is None else y + b.to(y.dtype)
+        return y if b is None else _shifted(y, b)
 
     def matmul(self, a: Tensor, b: Tensor, *, function: Callable[..., Tensor] = torch.matmul) -> Tensor:
         """a (..., R, K) times b (..., K, N). A parameter on either side plays the weight."""
@@ -161,7 +161,7 @@ class Offload:
         y, reason = self._send(lowering, x, w, flops)
         if reason:
             return self.keep("conv", reason, function, args)
-        return y if b is None else y + b.to(y.dtype).view(-1, *[1] * dims)
+        return y if b is None else _shifted(y, b.view(-1, *[1] * dims))
 
     def attend(
         self,
@@ -282,6 +282,11 @@ def _once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) ->
     first = next((t for t in (y if isinstance(y, tuple) else (y,)) if isinstance(t, Tensor)), None)
     if first is not None and first.requires_grad:
         first.register_hook(lambda grad: backward(flops))
+
+
+def _shifted(y: Tensor, b: Tensor) -> Tensor:
+    """y + b in the memory of y, which is nobody else's yet: fresh memory would cost ten passes over it."""
+    return y.add_(b) if b.dtype == y.dtype else y + b.to(y.dtype)
 
 
 def _is_weight(t: Tensor) -> bool:
