@@ -286,7 +286,7 @@ class Backward:
         if dw is not None:
             for key, total in self._dw_sealed.items():
                 with stats.timed("decode"):
-                    dw += key.open_dw(total, self._desk.pool.empty(total.shape, total.dtype))
+                    dw += key.open_dw(total, out=self._desk.pool.empty(total.shape, total.dtype))
             if self._centre is not None and self._dw_sealed:
                 dw += self._dy_sum_GN1 * self._centre
         with stats.timed("lower"):

@@ -68,7 +68,7 @@ class Passes:
 
     def _seal(self, x_GRK: Tensor, out: Tensor) -> Tensor:
         b = self._features.b
-        return self._row_key().seal_x(self._bases, b, x_GRK, self._everything, out)
+        return self._row_key().seal_x(self._bases, b, x_GRK, self._everything, out=out)
 
     def _sealed(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory that was touched, as the pool's is."""

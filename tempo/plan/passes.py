@@ -83,12 +83,12 @@ def _works(scheme: Scheme, key: SessionKey, probes: int, labels: object, shape: 
         return FeatureKey(key, scheme, label(), groups=groups, k=width, n=width)
 
     b, bases = features().b, row_key().bases()
-    sealed_TF = row_key().seal_x(bases, b, x_GRF, everything, sealed)
+    sealed_TF = row_key().seal_x(bases, b, x_GRF, everything, out=sealed)
 
     return {
         "keys": lambda: row_key().bases(),
         "features": features,
-        "encode": lambda: row_key().seal_x(bases, b, x_GRF, everything, sealed),
+        "encode": lambda: row_key().seal_x(bases, b, x_GRF, everything, out=sealed),
         "decode": lambda: open_rows(sealed_TF, bases, b, everything, out),
         "check": lambda: verifier.witness(sealed_TF, counts),
         "scan": lambda: row_norms(x_GRF),

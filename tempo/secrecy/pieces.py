@@ -100,7 +100,7 @@ class ForwardPiece:
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
             out = desk.rows(self.where, x_GRK.shape[2], self._form)
-            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, out, self._centre)
+            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, self._centre, out=out)
         operand = desk.operand(x_sealed, keep=self._keep)
         arithmetic = self._form.arithmetic
         job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts, arithmetic)
@@ -166,7 +166,7 @@ class GradientPiece:
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
             out = desk.rows(self.where, dy_GRN.shape[2], self._form_dy)
-            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where, out)
+            dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where, out=out)
         left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
@@ -187,7 +187,7 @@ class GradientPiece:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
             out = self._desk.rows(self.where, x_GRK.shape[2], self._form_x)
-            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, out, centre_G1K)
+            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, centre_G1K, out=out)
             return self._desk.operand(x_sealed, keep=False)
 
     def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+import torch
 from torch import Tensor
 
 from tempo.kernels import Hidden, Transform, transform
@@ -43,9 +44,11 @@ class FeatureKey(Hidden):
         self.c = scheme.features(stream, [n] * groups)
         self._once = SingleUse()
 
-    def seal_w(self, w_GNK: Tensor, out: Tensor) -> Tensor:
-        """W' = C W B*^T into `out`. Raises KeySpentError the second time."""
+    def seal_w(self, w_GNK: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """W' = C W B*^T, in `out` if that is given (its dtype may be bfloat16). Raises KeySpentError the
+        second time."""
         self._once.spend("W")
+        out = torch.empty(w_GNK.shape, dtype=w_GNK.dtype) if out is None else out
         transform(
             [
                 Transform(rows(w), o, c.stretches, b.dual().stretches[0])
@@ -54,8 +57,9 @@ class FeatureKey(Hidden):
         )
         return out
 
-    def open_dw(self, dw_GNK: Tensor, out: Tensor) -> Tensor:
-        """dW from the sum of the workers' dW' (without the share of the centre), into `out`."""
+    def open_dw(self, dw_GNK: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """dW, without the share of the centre, from the sum of the workers' dW'; in `out` if that is given."""
+        out = torch.empty_like(dw_GNK) if out is None else out
         transform(
             [
                 Transform(dw, o, c.dual().inverse, b.inverse[0])
@@ -88,20 +92,28 @@ class RowKey(Hidden):
         b: Sequence[Basis],
         x_GRK: Tensor,
         where: Selection,
-        out: Tensor,
         centre_G1K: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """X' = A (X - 1 c^T) B^T (T, K) of the rows `where`, into `out`. Raises KeySpentError the second
-        time."""
+        """X' = A (X - 1 c^T) B^T (T, K) of the rows `where`, in `out` if that is given (its dtype may be
+        bfloat16). Raises KeySpentError the second time."""
         self._once.spend("X")
-        return self._seal(a, b, x_GRK, where, out, centre_G1K)
+        return self._seal(a, b, x_GRK, where, centre_G1K, out)
 
     def seal_dy(
-        self, a: Sequence[Basis], c: Sequence[Basis], dy_GRN: Tensor, where: Selection, out: Tensor
+        self,
+        a: Sequence[Basis],
+        c: Sequence[Basis],
+        dy_GRN: Tensor,
+        where: Selection,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """dY' = A* dY C*^T (T, N) of the rows `where`, into `out`. Raises KeySpentError the second time."""
+        """dY' = A* dY C*^T (T, N) of the rows `where`, as `seal_x`."""
         self._once.spend("dY")
-        return self._seal([basis.dual() for basis in a], [basis.dual() for basis in c], dy_GRN, where, out)
+        a, c = [basis.dual() for basis in a], [basis.dual() for basis in c]
+        return self._seal(a, c, dy_GRN, where, None, out)
 
     def _seal(
         self,
@@ -109,9 +121,10 @@ class RowKey(Hidden):
         features: Sequence[Basis],
         t_GRF: Tensor,
         where: Selection,
-        out: Tensor,
-        centre_G1F: Tensor | None = None,
+        centre_G1F: Tensor | None,
+        out: Tensor | None,
     ) -> Tensor:
+        out = t_GRF.new_empty(sum(self._rows), t_GRF.shape[2]) if out is None else out
         transform(
             [
                 Transform(

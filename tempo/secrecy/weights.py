@@ -78,7 +78,7 @@ class Weights:
         number = next(self._ids)
         groups, n, k = w_GNK.shape
         key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
-        w_sealed = key.seal_w(w_GNK, self._pool.empty(w_GNK.shape, sent))
+        w_sealed = key.seal_w(w_GNK, out=self._pool.empty(w_GNK.shape, sent))
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
         return SealedWeight(key, operand, self._release)
 

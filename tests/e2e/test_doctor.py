@@ -30,7 +30,7 @@ def test_a_local_worker(capsys: pytest.CaptureFixture[str]) -> None:
     local, device = [row for row in fields["rows"] if row["name"].startswith("worker ")]
     assert (local["name"], device["name"]) == ("worker local-0", "worker cpu-1")
     for row in (local, device):
-        assert (row["status"], row["reached"], row["protocol_version"]) == ("ok", True, 1)
+        assert (row["status"], row["reached"], row["protocol_version"]) == ("ok", True, limits.VERSION)
         for figure in ("round_trip_ms", "up_mb_per_s", "down_mb_per_s", "gflop_per_s"):
             assert row[figure] > 0
 

@@ -50,7 +50,7 @@ def run(name, scheme, precision=FULL):
         engine = Engine(
             desk,
             fleet,
-            Weights(key, sch, ids, fleet.release, CONFIG.weight_uses),
+            Weights(key, sch, ids, fleet.release, CONFIG.weight_uses, desk.pool),
             key_shift=True,
             local_fallback=False,
         )

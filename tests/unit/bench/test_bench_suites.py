@@ -64,8 +64,11 @@ def test_kernels(tmp_path: Path) -> None:
     )
     result = kernels.run(settings, quietly)
     whole(result, KERNEL_FIELDS)
-    passes = ["keys", "encode", "decode", "check-expect", "check-accept", "check"]
-    assert [row["pass"] for row in by(result, scheme="mixing", shape=[256, 128])] == passes
+    passes = ["keys", "encode", "encode", "decode", "check-expect", "check-accept", "check"]
+    for rounds in (2, 1):
+        rows = by(result, scheme="mixing", row_rounds=rounds, shape=[256, 128])
+        assert [row["pass"] for row in rows] == passes
+        assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] + ["float32"] * 4
     (convolution,) = by(result, scheme="monomial", shape=[2, 64, 12, 12])
     assert convolution["lowering"] == "winograd F(4,3)"
     for row in result.rows:
@@ -78,7 +81,7 @@ def test_kernels_lists_what_did_not_fit() -> None:
     settings = kernels.Settings(matrices=((1, 64, 64),), images=((1, 64, 8, 8),), budget_s=1e-6)
     result = kernels.run(settings, quietly)
     assert result.rows == []
-    assert len(result.skipped) == 2 * (6 + 1)
+    assert len(result.skipped) == 3 * (7 + 1)
 
 
 def test_layers(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
     "bench": [
-        *("suite", "--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
+        *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--threads", "--budget", "--data-dir", "--recorded"),
     ],
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],

@@ -58,7 +58,7 @@ class House:
         release = self.fleet.release
         verifier = Verifier(key, config.probes)
         desk = Desk(key, scheme, verifier, self.stats, ids, itertools.count(1), release, config.precision)
-        self.weights = Weights(key, scheme, ids, release, config.weight_uses)
+        self.weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
         self.engine = Engine(desk, self.fleet, self.weights, key_shift=config.key_shift, local_fallback=False)
 
     def __enter__(self):

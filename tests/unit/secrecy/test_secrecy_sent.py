@@ -80,7 +80,7 @@ class House:
         self.fleet = Fleet(self.spies, FleetSettings())
         sch = scheme_from(scheme, spread=2**0.5, chunk=8192, smallest=64, rounds=2, row_rounds=2, block=64)
         desk = Desk(key, sch, Verifier(key, 2), self.stats, ids, itertools.count(1), self.fleet.release)
-        self.weights = Weights(key, sch, ids, self.fleet.release, uses)
+        self.weights = Weights(key, sch, ids, self.fleet.release, uses, desk.pool)
         self.engine = Engine(desk, self.fleet, self.weights, key_shift=key_shift, local_fallback=fallback)
 
     def __enter__(self):
