@@ -8,9 +8,10 @@ N K elements that are sent, checked and added. In elements that cross the bounda
 
 Without dW a chunk costs a message and the drawing of its keys, a fraction of a millisecond, and
 _MOST chunks it is. Bounds: at least _LEAST_ROWS rows in each group, since rows are permuted within
-chunks and fewer hide less, and _LEAST_BYTES, since a job costs as much as some hundred kilobytes; at
-most _MOST chunks, or as many as keep an operand within _MOST_BYTES. Chunks as long as the scheme's own
-are whole numbers of those. Depends on sizes and on the workers' speeds alone, so a run can be repeated.
+chunks and fewer hide less, and _LEAST elements, since a job costs as much as some hundred kilobytes; at
+most _MOST chunks, or as many as keep an operand within _LARGEST elements. Chunks as long as the scheme's
+own are whole numbers of those. Depends on sizes and on the workers' speeds alone, not on dtypes, so a run
+can be repeated and a plan cuts as the engine does.
 
 Axes: G groups, R rows, K in-features, N out-features.
 """
@@ -26,10 +27,11 @@ from typing import final
 _MOST = 8
 #: Rows of the longest group of a chunk.
 _LEAST_ROWS = 2048
-#: Operand and result of a chunk, together.
-_LEAST_BYTES = 4 << 20
-#: Of one operand or result of a chunk: several are in memory at once, and a retry costs a whole one.
-_MOST_BYTES = 256 << 20
+#: Elements of operand and result of a chunk, together: 2 MiB in float32.
+_LEAST = 1 << 19
+#: Elements of one operand or result of a chunk, 128 MiB in float32: several are in memory at once, and a
+#: retry costs a whole one.
+_LARGEST = 1 << 25
 #: Rows of a shorter chunk are a multiple of this, so that few kernels meet ragged tiles.
 _GRAIN = 256
 
@@ -45,16 +47,14 @@ class Cut:
     grain: int
 
 
-def cut(
-    counts: Sequence[int], k: int, n: int, itemsize: int, speeds: Sequence[float], *, chunk: int, dw: bool
-) -> Cut:
+def cut(counts: Sequence[int], k: int, n: int, speeds: Sequence[float], *, chunk: int, dw: bool) -> Cut:
     """How to share an operation among workers.
 
     counts: rows of each group. speeds: of the workers, at least one. chunk: rows that the scheme permutes
     together. dw: each chunk will have a partial dW. The workers take turns, so that all are fed early.
     """
     total = sum(speeds)
-    numbers = [_chunks(counts, k, n, itemsize, speed / total, dw=dw) for speed in speeds]
+    numbers = [_chunks(counts, k, n, speed / total, dw=dw) for speed in speeds]
     turns = [
         (lane, speeds[lane] / number)
         for turn in range(max(numbers))
@@ -66,10 +66,10 @@ def cut(
     return Cut([weight for _, weight in turns], [lane for lane, _ in turns], grain)
 
 
-def _chunks(counts: Sequence[int], k: int, n: int, itemsize: int, share: float, *, dw: bool) -> int:
+def _chunks(counts: Sequence[int], k: int, n: int, share: float, *, dw: bool) -> int:
     """Of one worker, whose share of the rows this is."""
     rows, elements = max(counts, default=0) * share, sum(counts) * share
     best = round(sqrt(rows * (k + n) / (k * n))) if dw and k and n else _MOST
-    most = min(int(rows / (_LEAST_ROWS + _GRAIN)), int(elements * (k + n) * itemsize / _LEAST_BYTES), _MOST)
-    needed = ceil(elements * max(k, n) * itemsize / _MOST_BYTES)
+    most = min(int(rows / (_LEAST_ROWS + _GRAIN)), int(elements * (k + n) / _LEAST), _MOST)
+    needed = ceil(elements * max(k, n) / _LARGEST)
     return max(1, min(best, most), needed)

@@ -219,9 +219,7 @@ class Engine:
         """Shards with their lanes: each usable worker's share by its speed, in chunks that keep the
         pipeline full; and the rows that are too few to send. dw: each will have a partial dW."""
         speeds, shape, scheme = self._fleet.speeds or [1.0], lowering.shape, self.desk.scheme
-        shares = cut(
-            where.counts, shape.k, shape.n, torch.float64.itemsize, speeds, chunk=scheme.chunk, dw=dw
-        )
+        shares = cut(where.counts, shape.k, shape.n, speeds, chunk=scheme.chunk, dw=dw)
         shards, home = where.shards(shares.weights, scheme.smallest, shares.grain)
         return [(shares.lanes[position], shard) for position, shard in shards.items()], home
 

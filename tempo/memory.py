@@ -49,10 +49,10 @@ class Pool:
     def __init__(self, idle: int = _IDLE) -> None:
         self._limit = idle
         self._owner = os.getpid()
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.RLock()  # guards the three below; only ever taken by `with`
         self._idle: dict[int, list[mmap.mmap]] = {}  # by size; the class used last is the last one
-        self._idle_bytes = 0
         self._mapped = 0
+        self._busy = False  # a frame is at them: a finalizer that runs within it leaves them alone
         # Filled by finalizers, which may run while this thread holds the lock: appending takes none.
         self._returned: deque[mmap.mmap] = deque()
 
@@ -64,7 +64,8 @@ class Pool:
     @property
     def idle_bytes(self) -> int:
         self._settle()
-        return self._idle_bytes
+        with self._lock:
+            return self._total()
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous CPU tensor of this shape, not initialised. Raises MemoryError."""
@@ -78,36 +79,61 @@ class Pool:
 
     def _take(self, size: int) -> mmap.mmap:
         self._settle()
-        with self._lock:
-            if blocks := self._idle.get(size):
-                self._idle[size] = self._idle.pop(size)
-                self._idle_bytes -= size
-                return blocks.pop()
-            self._mapped += 1
+        block = self._pick(size)
+        self._settle()  # what came back while that was busy
+        if block is not None:
+            return block
         try:
             block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"no memory for a block of {size} bytes") from error
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            block.madvise(mmap.MADV_HUGEPAGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+            with contextlib.suppress(OSError):  # a kernel without huge pages
+                block.madvise(mmap.MADV_HUGEPAGE)
         return block
 
+    def _pick(self, size: int) -> mmap.mmap | None:
+        """An idle block, or None: one has to be made."""
+        # An interrupt may end any of these frames after any call in them: `with` and `finally` leave
+        # the pool open to the next one, and a block that was in our hands is unmapped.
+        with self._lock:
+            try:
+                self._busy = True
+                if self._idle.get(size):
+                    blocks = self._idle[size] = self._idle.pop(size)
+                    return blocks.pop()
+                self._mapped += 1
+                return None
+            finally:
+                self._busy = False
+
     def _give_back(self, block: mmap.mmap) -> None:
-        """Runs as a finalizer, anywhere: waits for no lock."""
+        """Runs as a finalizer, anywhere: waits for no frame of its own thread, nor for long."""
         self._returned.append(block)
         self._settle()
 
     def _settle(self) -> None:
-        """Put returned blocks in their places, unless another frame is at it; it looks once more."""
-        while self._returned and self._lock.acquire(blocking=False):
-            try:
-                while self._returned:
-                    block = self._returned.popleft()
-                    self._idle.setdefault(len(block), []).append(block)
-                    self._idle_bytes += len(block)
-                while self._idle_bytes > self._limit:
-                    size = next(size for size, blocks in self._idle.items() if blocks)
-                    self._idle[size].pop()  # unmapped with its last reference
-                    self._idle_bytes -= size
-            finally:
-                self._lock.release()
+        """Put returned blocks in their places, unless another frame is at it; it looks once more. What
+        comes back between that look and its end waits for the next call."""
+        if os.getpid() != self._owner:  # the thread that held the lock may not exist here
+            self._returned.clear()
+            return
+        while self._returned and not self._busy:
+            with self._lock:
+                try:
+                    self._busy = True
+                    self._sort()
+                finally:
+                    self._busy = False
+
+    def _sort(self) -> None:
+        while self._returned:
+            block = self._returned.popleft()
+            self._idle.setdefault(len(block), []).append(block)
+        while self._total() > self._limit:
+            size = next(size for size, blocks in self._idle.items() if blocks)
+            self._idle[size].pop()  # unmapped with its last reference
+
+    def _total(self) -> int:
+        """Idle bytes: counted, since a running sum would be wrong for ever after an interrupt."""
+        return sum(size * len(blocks) for size, blocks in self._idle.items())

@@ -50,6 +50,7 @@ def result_tolerance(
     inner: int,
     spread: float,
     rounds: int,
+    row_rounds: int,
     dtype: torch.dtype,
     precision: Precision = FULL,
     sizes: tuple[float, float, float] = (1.0, 1.0, 1.0),
@@ -60,9 +61,11 @@ def result_tolerance(
     bfloat16 errs relative to itself).
     """
     u = UNIT_ROUNDOFF[dtype]
-    passes = (6 * (2 * rounds + 1)) ** 0.5
+    # Of the three axes of a product two are features and one is rows.
+    passes = (4 * (2 * rounds + 1) + 2 * (2 * row_rounds + 1)) ** 0.5
     centred = 2.0  # ||X - 1 c^T|| against ||X||
-    factor = DEVIATIONS * centred * amplification(spread, rounds) ** 3
+    grown = amplification(spread, rounds) ** 2 * amplification(spread, row_rounds)
+    factor = DEVIATIONS * centred * grown
     y, dx, dw = _RAISE.get(lowering.name, (1.0, 1.0, 1.0))
     operands, results = _rounded(lowering, dtype, precision)
     narrow = (results * sizes[0], results * sizes[1], 0.0)  # dW comes back in float32

@@ -36,16 +36,19 @@ class Stats:
     def timed(self, part: str) -> Iterator[None]:
         """Seconds spent inside, less those of parts timed within it."""
         inner = self._local.__dict__.setdefault("inner", [])
-        inner.append(0.0)
+        depth = len(inner)
         watcher = self._watcher  # the same one hears of the end
-        if watcher is not None:
-            watcher(part, True)
         start = time.perf_counter()
         try:
+            inner.append(0.0)  # inside: an interrupt must not leave it for the part around us to pop
+            if watcher is not None:
+                watcher(part, True)
+            start = time.perf_counter()
             yield
         finally:
             took = time.perf_counter() - start
-            own = took - inner.pop()
+            own = took - sum(inner[depth:])
+            del inner[depth:]
             if inner:
                 inner[-1] += took
             with self._lock:

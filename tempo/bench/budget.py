@@ -37,8 +37,14 @@ class Budget:
         """Whether `estimate` more seconds fit. If not, `what` is listed as skipped."""
         if estimate <= self.left:
             return True
-        left = max(0.0, self.left)
-        self.skip(what, f"takes about {estimate:.0f} s, {left:.0f} s of {self.seconds:.0f} s are left")
+        if self.left <= 0:
+            self.skip(what, f"the budget of {_seconds(self.seconds)} is used up: give more with --budget")
+        else:
+            self.skip(
+                what,
+                f"takes about {_seconds(estimate)}, and {_seconds(self.left)} of {_seconds(self.seconds)} "
+                "are left: give more with --budget",
+            )
         return False
 
     def skip(self, what: str, why: str) -> None:
@@ -54,3 +60,7 @@ class Budget:
         """Each with an even part of what is left when its turn comes: the first cannot take it all."""
         for number, each in enumerate(several):
             yield each, self.part(1 / (len(several) - number))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"

@@ -1,4 +1,8 @@
-"""The constants of a roofline, measured: copies, products in the TEE, the link, the workers."""
+"""The constants of a roofline, measured: copies, products in the TEE, the link, the workers.
+
+A roofline must not be beaten, so each rate is that of the fastest run, at sizes where a call costs nothing
+beside its work, and what is no transfer (a round trip, a product) is subtracted from a transfer.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ import torch
 
 from tempo.bench.crew import Crew
 from tempo.bench.roofline import Constants
-from tempo.bench.timing import Repeats, interleaved, measure
+from tempo.bench.timing import Repeats, Spread, interleaved, measure
 from tempo.fleet import Worker
 from tempo.ops import Job, Op, Operand
 
@@ -47,8 +51,8 @@ _REPEATS = Repeats(least=3, most=7, seconds=1.0)
 @final
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of the calibration itself. copy: elements. side: of square products. transfer: bytes. inner: two inner
-    lengths of a worker's product, whose difference in time holds no transfer."""
+    """Of the calibration itself. copy: elements. side: of square products. transfer: bytes. outer: of a
+    worker's product. inner: its two inner lengths, whose difference in time holds no transfer."""
 
     copy: int = 1 << 24
     side: int = 2048
@@ -58,7 +62,10 @@ class Sizes:
     repeats: Repeats = _REPEATS
 
 
-SMALL = Sizes(1 << 18, 256, 1 << 18, 128, (256, 1024), Repeats(2, 3, 0.2))
+#: Quick, and still large enough that a rate is one.
+SMALL = Sizes(side=1024, inner=(512, 2048), repeats=Repeats(3, 5, 0.2))
+#: A difference smaller than this share of the whole is noise.
+_LEAST_SHARE = 0.01
 LARGE = Sizes(1 << 25, 4096, 64 << 20, 4096, (4096, 32768))  # for a GPU
 
 
@@ -85,7 +92,7 @@ def copy_rate(elements: int, repeats: Repeats) -> float:
     """float32 elements a second, into memory already touched."""
     source = torch.ones(elements)
     target = torch.empty_like(source)
-    return elements / measure(lambda: target.copy_(source), repeats).median
+    return elements / measure(lambda: target.copy_(source), repeats).low
 
 
 def tee_flops(side: int, repeats: Repeats) -> dict[str, float]:
@@ -99,7 +106,7 @@ def tee_flops(side: int, repeats: Repeats) -> dict[str, float]:
     works: dict[str, Callable[[], object]] = {"fp32": lambda: a @ a}
     if probe["bf16"].median < 1.5 * probe["fp32"].median:
         works["bf16"] = _product(a.bfloat16())
-    return {name: 2 * side**3 / took.median for name, took in interleaved(works, repeats).items()}
+    return {name: 2 * side**3 / took.low for name, took in interleaved(works, repeats).items()}
 
 
 def _product(a: torch.Tensor) -> Callable[[], object]:
@@ -109,8 +116,9 @@ def _product(a: torch.Tensor) -> Callable[[], object]:
 def link_rates(workers: Sequence[Worker], sizes: Sizes) -> tuple[float, float]:
     """Bytes a second (to, from) all workers at once.
 
-    To: the same job with its operand shipped, less the same with the operand there already. From: a product
-    of one term, whose reply is as large as the transfer.
+    To: the same job with its operand shipped, less the same with the operand there already. From: a
+    product whose reply is as large as the transfer, less one with as many multiplications and a reply of one
+    number. The worker's allocation of the reply is still in it.
     """
     width = 1024
     rows = max(1, sizes.transfer // (4 * width))
@@ -124,17 +132,26 @@ def link_rates(workers: Sequence[Worker], sizes: Sizes) -> tuple[float, float]:
         },
         sizes.repeats,
     )
-    # A link faster than the noise of its compute: at least the shipped run as a whole bounds it.
-    seconds = took["shipped"].median - took["there"].median
-    up = len(workers) * job.left.nbytes / (seconds if seconds > 0 else took["shipped"].median)
+    up = len(workers) * job.left.nbytes / _more(took["shipped"], took["there"])
     side = max(1, int((sizes.transfer / 4) ** 0.5))
-    outer = Job(Op.PRODUCT, _operand(torch.ones(side, 1)), _operand(torch.ones(1, side, 1)), (side,))
-    _together(workers, lambda worker: _run(worker, outer, all_of(outer)))
-    reply = measure(
-        lambda: _together(workers, lambda worker: _run(worker, outer, frozenset())), sizes.repeats
+    large = Job(Op.PRODUCT, _operand(torch.ones(side, 1)), _operand(torch.ones(1, side, 1)), (side,))
+    small = Job(Op.PRODUCT, _operand(torch.ones(1, side**2)), _operand(torch.ones(1, 1, side**2)), (1,))
+    for each in (large, small):
+        _together(workers, lambda worker, each=each: _run(worker, each, all_of(each)))  # type: ignore[misc]
+    reply = interleaved(
+        {
+            "large": lambda: _together(workers, lambda worker: _run(worker, large, frozenset())),
+            "small": lambda: _together(workers, lambda worker: _run(worker, small, frozenset())),
+        },
+        sizes.repeats,
     )
-    _release(workers, job, outer)
-    return up, len(workers) * 4 * side * side / reply.median
+    _release(workers, job, large, small)
+    return up, len(workers) * 4 * side * side / _more(reply["large"], reply["small"])
+
+
+def _more(with_it: Spread, without: Spread) -> float:
+    """Seconds that something took more, by the fastest runs of both."""
+    return max(with_it.low - without.low, _LEAST_SHARE * with_it.low)
 
 
 def worker_flops(workers: Sequence[Worker], sizes: Sizes) -> float:
@@ -150,10 +167,7 @@ def worker_flops(workers: Sequence[Worker], sizes: Sizes) -> float:
         sizes.repeats,
     )
     _release(workers, short, long)
-    seconds = took["long"].median - took["short"].median
-    if seconds <= 0:  # noise: the whole of the long one is the slower, safer figure
-        return len(workers) * long.flops / took["long"].median
-    return len(workers) * (long.flops - short.flops) / seconds
+    return len(workers) * (long.flops - short.flops) / _more(took["long"], took["short"])
 
 
 def transport_rate(nbytes: int, repeats: Repeats) -> float:
@@ -179,7 +193,7 @@ def transport_rate(nbytes: int, repeats: Repeats) -> float:
                         raise EOFError("the echo process ended")
                     done += got
 
-            return 2 * nbytes / measure(trip, repeats).median
+            return 2 * nbytes / measure(trip, repeats).low
         finally:
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)

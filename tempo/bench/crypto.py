@@ -72,6 +72,12 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
         "times_tempo: seconds over those of Tempo's first scheme here; another machine for recorded rows"
     )
     result.note("the table compares cost: what each system hides, and from whom, differs")
+    result.note(
+        "linear is one inference. Tempo sends the encoded W' once and keeps it there: its seconds are of the "
+        "requests that follow. Recorded seconds include encrypting or sharing W each time, since those "
+        "scripts do so within what they time; a system that keeps W would be quicker than its row. "
+        "A training step encodes, shares or encrypts its weights in all of them"
+    )
     ops = list(dict.fromkeys((kind(each["op"]), tuple(each["shape"])) for each in recorded))
     first: dict[tuple[str, tuple[int, ...]], float] = {}
     for variant in usable(settings.variants, budget):

@@ -31,7 +31,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
         rows = [row for row in result.rows if row["roofline_seconds"] is not None]
         _bars(
             path,
-            [(f"{r['scheme']} {r['pass']} {_by(r['shape'])}", _copies(r), str(r["pass"])) for r in rows],
+            [(_kernel(r), _copies(r), str(r["pass"])) for r in rows],
             "memory copies of the same tensor (whiskers: fastest, slowest)",
             "Passes of the master in memory copies",
         )
@@ -113,6 +113,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _kernel(row: Row) -> str:
+    """A pass by all that tells its bars apart."""
+    rounds = row["row_rounds"]
+    what = [
+        row["scheme"],
+        rounds and f"{rounds} row round{'s' * (rounds > 1)}",
+        row["pass"],
+        _by(row["shape"]),
+    ]
+    what.append(None if row["dtype"] == "float32" else f"to {row['dtype']}")
+    return ", ".join(str(each) for each in what if each)
 
 
 def _copies(row: Row) -> tuple[float, float, float]:

@@ -31,6 +31,7 @@ from tempo.bench.timing import Repeats
 from tempo.bench.trace import Tracer
 from tempo.bench.variant import Variant, usable, variants
 from tempo.config import Config
+from tempo.errors import UsageError
 from tempo.fleet import Worker
 from tempo.lowering import lower_conv, lower_linear
 from tempo.lowering.base import Lowering
@@ -115,6 +116,8 @@ class Settings:
     variants: tuple[Variant, ...] = variants("mixing,monomial")
     repeats: Repeats = _REPEATS
     budget_s: float = 540.0
+    #: Those cases alone whose name contains this; "": all.
+    only: str = ""
     #: For the calibration; None: by the crew's device.
     sizes: Sizes | None = None
 
@@ -123,15 +126,20 @@ FAST = Settings(cases=FAST_CASES, repeats=Repeats(1, 2, 0.5), budget_s=120.0, si
 
 
 def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> Result:
+    """Raises UsageError where `only` leaves no case."""
+    cases = named(settings.cases, settings.only)
     result, budget = Result("layers", STEP_FIELDS), Budget(settings.budget_s)
     result.note("seconds are of forward and backward with dX and dW; medians, with min and max beside them")
     result.note(
-        "verify false: the same run with the measured seconds of its checks taken off, never without them"
+        "verify false: the same run with the measured seconds of its checks taken off, never without them; "
+        "checks overlap with waiting for workers, so these seconds are a lower bound"
     )
     result.note("speedup_over_tee_only is against TEE-only in its fastest arithmetic of this run")
-    result.note("unprotected: the same products on the same workers over the same connection, in the clear")
+    result.note(
+        "unprotected: the same products on the same workers over the same connection, in the clear; "
+        "as many under way as in Tempo, rows in one chunk or in Tempo's, whichever was quicker"
+    )
     chosen = usable(settings.variants, budget)
-    guess = guess_memcpys(each.config() for each in chosen)
     for crew, part in budget.parts(settings.crews):
         with ExitStack() as stack:
             workers = crew.start()
@@ -140,6 +148,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
             say(f"layers: measuring this machine and {crew}")
             known = constants(crew, workers, settings.sizes)
             result.constants[crew.text] = known.fields()
+            guess = guess_memcpys((each.config() for each in chosen), known.copy)
             if crew.shared:
                 result.note(
                     f"workers {crew.text}: they share the master's cores, so seconds say what it costs here; "
@@ -149,11 +158,19 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
             suite = _Suite(result, part, settings, crew, known, guess, say)
-            for case in settings.cases:
+            for case in cases:
                 suite.case(case, benches, workers)
     result.extra["break_even"] = break_even(result)
     result.skipped = budget.skipped
     return result
+
+
+def named(cases: Sequence[Case], only: str) -> list[Case]:
+    """Those whose name contains `only`, in either case of letters. Raises UsageError where none does."""
+    found = [case for case in cases if only.lower() in str(case).lower()]
+    if not found:
+        raise UsageError(f"--only {only!r}: no case is called that. There are: {'; '.join(map(str, cases))}")
+    return found
 
 
 def break_even(result: Result) -> list[dict[str, Any]]:
@@ -249,7 +266,10 @@ class _Suite:
         )
         for variant, bench in benches:
             memcpys = memcpys_per_element(
-                variant.config(), (shape.groups, shape.rows, shape.k, shape.n), Repeats(1, 3, 0.5)
+                variant.config(),
+                (shape.groups, shape.rows, shape.k, shape.n),
+                Repeats(1, 3, 0.5),
+                copy=self._known.copy,
             )
             found = bench.measure(step, repeats, f"{case}, {variant}, workers {self._crew.text}")
             rows.tempo(variant, found, memcpys=memcpys, elements=elements)

@@ -8,7 +8,7 @@ on the workers' cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +108,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     )
     images = _images(settings, result, say)
     chosen = usable(settings.variants, budget)
-    memcpys = {
-        each: memcpys_per_element(each.config(), settings.typical, Repeats(1, 3, 0.5)) for each in chosen
-    }
-    suite = _Suite(settings, result, images, memcpys, say)
+    suite = _Suite(settings, result, images, say)
     for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
@@ -120,12 +117,16 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
             say(f"paper: measuring this machine and {crew}")
             known = constants(crew, workers, settings.sizes)
         result.constants[crew.text] = known.fields()
+        memcpys = {
+            each: memcpys_per_element(each.config(), settings.typical, Repeats(1, 3, 0.5), copy=known.copy)
+            for each in chosen
+        }
         with ExitStack() as stack:
             benches = [
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
             for case in settings.cases:
-                suite.case(case, crew, part, known, benches)
+                suite.case(case, crew, part, known, memcpys, benches)
     result.skipped = budget.skipped
     return result
 
@@ -139,13 +140,11 @@ class _Suite:
         settings: Settings,
         result: Result,
         images: ImageSet | None,
-        memcpys: dict[Variant, float],
         say: Say,
     ) -> None:
         self._settings = settings
         self._result = result
         self._images = images
-        self._memcpys = memcpys
         self._say = say
         self._tee: dict[Case, tuple[dict[str, Spread], float]] = {}
 
@@ -155,6 +154,7 @@ class _Suite:
         crew: Crew,
         budget: Budget,
         known: Constants,
+        memcpys: Mapping[Variant, float],
         benches: Sequence[tuple[Variant, Bench]],
     ) -> None:
         name, repeats = f"{case}, workers {crew.text}", self._settings.repeats
@@ -170,7 +170,7 @@ class _Suite:
             self._tee[case] = ({each: tee_only(step, each, repeats) for each in known.tee_flops}, flops)
         spreads, flops = self._tee[case]
         runs = 2 * repeats.least + 1
-        passes = 1.5 * max(self._memcpys.values(), default=1.0)
+        passes = 1.5 * max(memcpys.values(), default=1.0)
         tempo = spreads["fp32"].median + passes * _elements(flops) / known.copy
         if not budget.fits(name, len(benches) * runs * tempo):
             return None
@@ -187,7 +187,7 @@ class _Suite:
                 rows.unprotected(whole_on_device(step, crew.device, arithmetic, repeats), load, arithmetic)
         for variant, bench in benches:
             found = bench.measure(step, repeats, f"{name}, {variant}")
-            rows.tempo(variant, found, memcpys=self._memcpys[variant], with_rest=True)
+            rows.tempo(variant, found, memcpys=memcpys[variant], with_rest=True)
         return None
 
 

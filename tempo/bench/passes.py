@@ -46,6 +46,13 @@ class Pass:
             )
         return took["pass"], took["memcpy"]
 
+    def measured(self, elements: int, repeats: Repeats) -> Spread:
+        """Seconds. elements: of the tensor, by which the engine chooses threads."""
+        with threads_for(elements):  # as the engine does
+            return interleaved(
+                {"": self.work}, repeats, prepare={"": self.prepare} if self.prepare else None
+            )[""]
+
 
 @final
 class Passes:
@@ -122,38 +129,39 @@ class Passes:
         }
 
 
-def memcpys_per_element(config: Config, shape: tuple[int, int, int, int], repeats: Repeats) -> float:
-    """m of the law for a product (G, R, K, N): the passes of one step over the elements they touch.
+def memcpys_per_element(
+    config: Config, shape: tuple[int, int, int, int], repeats: Repeats, *, copy: float
+) -> float:
+    """m of the law for a product (G, R, K, N): the passes of one step over the elements they touch, in units
+    of a copy into touched memory. copy: elements copied a second (b), the same that the law divides by.
 
-    X and dX are K wide, Y and dY N wide; each is encoded or decoded once. The checks of a step project X, Y
-    and then dY, dX and dY, dW: twice the check of Y, and the witness of X. Keys are not in it.
+    X and dX are K wide, Y and dY N wide; each is encoded or decoded once. The checks of a step project X
+    twice (product, and witness for dW), dY twice (for dX and dW), Y and dX once. Neither keys nor anything
+    over W is in it. The fastest runs count: the law is a bound.
     """
     groups, rows, k, n = shape
-
-    def copies(each: Pass, of: Tensor) -> float:
-        took, memcpy = each.beside_copy(of, repeats)
-        return took.median / memcpy.median * of.numel()
-
-    x = Passes(config, groups, rows, k, n)
-    checks = x.checks()
-    total = 2 * copies(checks["check"], x.x) + copies(checks["witness"], x.x)
-    del checks
-    wide = copies(x.encode(), x.x) + copies(x.decode(), x.x)
-    if k != n:
-        y = Passes(config, groups, rows, n, k)
-        total += wide + copies(y.encode(), y.x) + copies(y.decode(), y.x)
-    else:
-        total += 2 * wide
-    return total / (2 * groups * rows * (k + n))
+    seconds = 0.0
+    for inner, outer in ((k, n), (n, k)):  # X and Y; dY and dX
+        passes = Passes(config, groups, rows, inner, outer)
+        checks = passes.checks()
+        for times, each, wide in (
+            (1, passes.encode(), inner),
+            (1, passes.decode(), inner),
+            (2, checks["witness"], inner),
+            (1, checks["check-accept"], outer),
+        ):
+            seconds += times * each.measured(groups * rows * wide, repeats).low
+    return copy * seconds / (2 * groups * rows * (k + n))
 
 
 def guess_memcpys(
-    configs: Iterable[Config], typical: tuple[int, int, int, int] = (1, 4096, 512, 512)
+    configs: Iterable[Config], copy: float, typical: tuple[int, int, int, int] = (1, 4096, 512, 512)
 ) -> float:
     """For estimates of time alone: the largest m of these settings at a middling shape, and half as much
     again for what an engine does beside its passes."""
     once = Repeats(1, 1, 0.0)
-    return 1.5 * max((memcpys_per_element(each, typical, once) for each in configs), default=1.0)
+    found = (memcpys_per_element(each, typical, once, copy=copy) for each in configs)
+    return 1.5 * max(found, default=1.0)
 
 
 def _operand(number: int, tensor: Tensor) -> Operand:

@@ -9,11 +9,12 @@ elements copied a second and F flop a second in its fastest arithmetic
 The roofline of a step: no part of it may be faster than its slowest resource.
 
     tee-only      flops / F
-    unprotected   max(bytes / link, flops / worker)
-    tempo         max(E / b, bytes / link, flops / worker)          m = 1: one touch is the least
+    unprotected   max(up / link, down / link, flops / worker)
+    tempo         max(E / b, up / link, down / link, flops / worker)          m = 1: one touch is the least
 
-Where workers share the master's cores these happen one after the other, and the sum takes the place of the
-maximum.
+Both directions of a link may be busy at once. Its rate is the bare transport's where that was measured and is
+faster than what went through a worker. Where workers share the master's cores all of this takes turns on
+them, and the sum takes the place of the maximum.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Constants:
     tee_flops: flop/s of the TEE by arithmetic, "fp32" and, where the CPU has it, "bf16".
     up, down: bytes a second to all workers together, and back, each measured alone.
     alone: bytes a second of the bare transport, both ways together, or None where there is none to measure.
-    round_trip: the same through the worker, framing and product of one term included; None likewise.
+    round_trip: the same through the worker, from `up` and `down`; None likewise.
     worker_flops: flop/s of all workers together.
     shared: the workers compute on the master's cores.
     """
@@ -101,21 +102,20 @@ def tee_roofline(load: Load, constants: Constants, arithmetic: str) -> float:
 
 def worker_roofline(load: Load, constants: Constants) -> float:
     """Seconds of a step on workers, in the clear or (load.elements > 0) encoded."""
-    parts = (
-        load.elements / constants.copy,
-        load.up / constants.up + load.down / constants.down,
-        load.worker_flops / constants.worker_flops,
-    )
-    return sum(parts) if constants.shared else max(parts)
+    return allowed_seconds(load, constants, memcpys=1.0)
 
 
 def allowed_seconds(load: Load, constants: Constants, *, memcpys: float, rest: float = 0.0) -> float:
-    """The least that law and link leave of a protected step: as `worker_roofline`, with m memcpys an element
-    instead of one, and `rest` seconds of the master for what is no product."""
-    master = memcpys * load.elements / constants.copy + rest
-    link = load.up / constants.up + load.down / constants.down
-    worker = load.worker_flops / constants.worker_flops
-    return master + link + worker if constants.shared else max(master, link, worker)
+    """The least that law and link leave of a protected step: m memcpys an element, and `rest` seconds of the
+    master for what is no product."""
+    bare = constants.alone or 0.0
+    parts = (
+        memcpys * load.elements / constants.copy + rest,
+        load.up / max(constants.up, bare),
+        load.down / max(constants.down, bare),
+        load.worker_flops / constants.worker_flops,
+    )
+    return sum(parts) if constants.shared else max(parts)
 
 
 def law(*, flops: float, elements: float, copy: float, memcpys: float, tee_flops: float) -> float:

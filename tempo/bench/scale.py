@@ -65,7 +65,6 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     if any(crew.shared for crew in settings.crews):
         result.note("workers on the CPU share the master's cores: more of them add no compute there")
     chosen, fewest = usable(settings.variants, budget), min(crew.count for crew in settings.crews)
-    guess = guess_memcpys(each.config() for each in chosen)
     for crew, part in budget.parts(settings.crews):
         workers = crew.start()
         with ExitStack() as only_now:
@@ -73,6 +72,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 only_now.enter_context(closing(worker))
             known = constants(crew, workers, settings.sizes)
         result.constants[crew.text] = known.fields()
+        guess = guess_memcpys((each.config() for each in chosen), known.copy)
         times = crew.count // fewest
         plans = {"strong": settings.rows, "weak": settings.rows * times}
         phases = [(phase, rows) for phase, rows in plans.items()]

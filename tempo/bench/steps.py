@@ -95,12 +95,14 @@ class StepRows:
                     tee_flops=known.best_flops,
                 )
             least = allowed_seconds(replace(load, elements=counted), known, memcpys=memcpys, rest=rest)
+            # A layer alone in the TEE takes flops / F at least; what a whole model takes was measured.
+            alone = self._tee if with_rest else self._case.flops / known.best_flops
             values |= {
                 "memcpys_per_element": memcpys,
                 "law_speedup": allowed,
-                "law_share": self._tee / master / allowed,
-                "allowed_speedup": self._tee / least,
-                "allowed_share": least / found.seconds.median,
+                "law_share": alone / master / allowed,
+                "allowed_speedup": alone / least,
+                "allowed_share": least / found.seconds.median,  # (alone / seconds) / (alone / least)
             }
         self._add(
             "tempo",

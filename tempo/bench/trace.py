@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ class Tracer:
     def write(self) -> None:
         """Raises OutsideError where the file cannot be written."""
         if not self.spans:
-            raise UsageError("--trace: no step was traced, since no protected step was measured")
+            raise UsageError(
+                "--trace: no step was traced, since no protected step was measured (see skipped): give a "
+                "larger --budget, or --fast for small shapes"
+            )
         try:
             if self.path.suffix == ".json":
                 self.path.write_text(json.dumps(self.events()) + "\n")
@@ -113,11 +117,35 @@ class Watched(Worker):
         self.name = worker.name
         #: Of all jobs so far: multiplications and additions of the products, as they were lowered.
         self.flops = 0
+        #: As of the worker: else the session would have one job under way where it could have two.
+        self.depth = worker.depth
         self._worker = worker
         self._tracer = tracer
+        self._begun: deque[tuple[Job, float]] = deque()
+        self._free = 0.0  # when the last reply had come
 
     def connect(self) -> None:
+        self._begun.clear()
         self._worker.connect()
+
+    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+        start = time.perf_counter()
+        self._worker.begin(job, ship, deadline)
+        self._begun.append((job, start))
+
+    def ready(self, seconds: float) -> bool:
+        return self._worker.ready(seconds)
+
+    def end(self, deadline: float) -> Unverified:
+        """On the timeline a job starts once the one before it is answered."""
+        job, start = self._begun.popleft()
+        try:
+            return self._worker.end(deadline)
+        finally:
+            self.flops += job.flops
+            start, self._free = max(start, self._free), time.perf_counter()
+            if self._tracer is not None:
+                self._tracer.add(self.name, job.op.value, start, self._free)
 
     def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
         start = time.perf_counter()

@@ -44,6 +44,9 @@ def bench(
     arithmetic: Annotated[
         str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
     ] = "fp32",
+    only: Annotated[
+        str | None, typer.Option(help="layers: those cases alone whose name contains this text.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
     budget: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds; what does not fit is listed as skipped.")
@@ -64,7 +67,7 @@ def bench(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    given = _given(suite, workers, scheme, arithmetic, budget, data_dir, recorded)
+    given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded)
     tracer = Tracer(trace) if trace is not None else None
     if tracer is not None and suite is SuiteName.kernels:
         raise UsageError("--trace shows a protected step, and bench kernels runs none: bench layers does")
@@ -73,13 +76,13 @@ def bench(
     fields = document(f"bench {suite.value}", result.rows, **result.more())
     if out is not None:
         _write(out, fields, result)
-    if tracer is not None:
-        tracer.write()
-        stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
     if as_json:
         print_json(fields)
     else:
         show(result)
+    if tracer is not None:  # last: where no step was traced, what was measured has been shown
+        tracer.write()
+        stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
 
 
 def _given(
@@ -87,6 +90,7 @@ def _given(
     workers: str | None,
     scheme: str | None,
     arithmetic: str,
+    only: str | None,
     budget: float | None,
     data_dir: Path | None,
     recorded: Path | None,
@@ -115,13 +119,16 @@ def _given(
             default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
+        ("only", only, {SuiteName.layers}),
         ("budget_s", budget, set(SuiteName) - {SuiteName.crypto}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),
     ):
         if value is not None and suite not in suites:
+            option = f"--{name.removesuffix('_s').replace('_', '-')}"
             raise UsageError(
-                f"--{name.removesuffix('_s').replace('_', '-')} is nothing to bench {suite.value}"
+                f"{option} is nothing to bench {suite.value}: leave it out. It is for bench "
+                f"{', '.join(each for each in SuiteName if each in suites)}"
             )
         if value is not None:
             given[name] = value

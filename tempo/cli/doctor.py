@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tempo.cli.output import document, print_json, stderr, stdout
-from tempo.cli.tls import tls_files
+from tempo.cli.tls import require_certificates, tls_files
 
 if TYPE_CHECKING:
     from tempo.doctor import Finding
@@ -30,6 +30,7 @@ def doctor(
 ) -> None:
     """Look at this machine and at the workers named. Exit 1: a problem; 3: a worker is not reached."""
     tls = tls_files(cert, key, ca)
+    require_certificates(workers or (), tls)
     from tempo.doctor import Host, Status, examine_host, examine_workers
 
     findings = examine_host(Host())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout
-from tempo.cli.tls import tls_files
+from tempo.cli.tls import require_certificates, tls_files
 from tempo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ def plan(
         raise UsageError(
             "--save writes figures that are measured, --calibration measures none: leave one out"
         )
+    files = tls_files(cert, key, ca)
+    needed = calibration is None or measure
+    if needed:
+        require_certificates(workers.split(","), files)
     money = _prices(
         prices,
         currency=currency,
@@ -111,12 +115,10 @@ def plan(
 
     config = Config(scheme=scheme.value, placement=placement.value)
     protect: dict[str, Any] = {"keep": keep or ()}
+    machine = Machine.load(calibration) if calibration is not None else None
     network, inputs, size = load(model, batch)
     _say(f"operations of {model}")
     found = trace(network, inputs, config, inference=inference, **protect)
-    machine = Machine.load(calibration) if calibration is not None else None
-    needed = machine is None or measure
-    files = tls_files(cert, key, ca)
     with Session(workers.split(","), tls=files, config=config) if needed else nullcontext() as session:
         if session is not None:
             _say("measuring the TEE, the links and the workers" if machine is None else "starting workers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ from tempo.errors import UsageError
 
 if TYPE_CHECKING:
     from tempo.wire import TlsFiles
+
+_REMOTE = re.compile(r"(?!local:|cuda:|unix:)\S+:[0-9]+")
 
 
 def tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
@@ -20,3 +24,13 @@ def tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles 
     from tempo.wire import TlsFiles
 
     return TlsFiles(cert, key, ca)
+
+
+def require_certificates(workers: Iterable[str], tls: TlsFiles | None) -> None:
+    """Raises UsageError where a worker is reached over a network and no certificates were given."""
+    remote = [spec for spec in workers if _REMOTE.fullmatch(spec)]
+    if remote and tls is None:
+        raise UsageError(
+            f"worker {remote[0]} is reached over a network, so it needs certificates: "
+            "give --cert, --key and --ca"
+        )

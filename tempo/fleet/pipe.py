@@ -28,11 +28,10 @@ _LOOK_S = 0.002
 class Open:
     """A job that was sent and not answered. since: when the worker could begin to answer it."""
 
-    __slots__ = ("company", "kept", "seconds", "sent_at", "since", "ticket")
+    __slots__ = ("company", "seconds", "sent_at", "since", "ticket")
 
-    def __init__(self, ticket: Ticket, kept: set[int], seconds: float, *, company: bool) -> None:
+    def __init__(self, ticket: Ticket, seconds: float, *, company: bool) -> None:
         self.ticket = ticket
-        self.kept = kept  # operands that it shipped and the worker will hold
         self.seconds = seconds  # that it may take
         self.since = time.monotonic()
         self.sent_at = 0.0  # by time.perf_counter(), for timelines
@@ -80,8 +79,8 @@ class Pipe:
     def send(self, ticket: Ticket) -> None:
         """Ships what the worker does not hold and is not being sent. Ends: whatever it said it has not is
         shipped at the next try, and the client lets no worker say so of what a job shipped itself."""
-        job, coming = ticket.job, set().union(*(one.kept for one in self.open))
-        have = {o.id for o in job.operands if o.id in self._holdings or o.id in coming} - ticket.ship
+        job = ticket.job
+        have = {o.id for o in job.operands if self._holdings.expects(o.id)} - ticket.ship
         ship = frozenset(operand.id for operand in job.operands if operand.id not in have)
         for operand in job.operands:
             if operand.id in ship and operand.tensor is None:
@@ -89,7 +88,8 @@ class Pipe:
         kept = {operand.id for operand in job.operands if operand.keep and operand.id in ship}
         shipped = sum(operand.nbytes for operand in job.operands if operand.id in ship)
         seconds = self._settings.job_seconds(job, shipped, job.result_nbytes)
-        one = Open(ticket, kept, seconds, company=bool(self.open))
+        one = Open(ticket, seconds, company=bool(self.open))
+        self._holdings.sending(one, kept)
         if not self.open:
             self._pace.start(job)
         if self._worker.depth > 1:
@@ -97,6 +97,7 @@ class Pipe:
             try:
                 self._worker.begin(job, ship, started + seconds)
             except BaseException:
+                self._holdings.failed(one)
                 if not self.open:
                     self._pace.stop(well=False)
                 raise
@@ -121,8 +122,9 @@ class Pipe:
                 began = time.perf_counter()
                 outcome = self._worker.run(ticket.job, ship, deadline)
                 self._span("worker", self._worker.name, began, time.perf_counter(), 0)
-            self._holdings.add(one.kept)
+            self._holdings.arrived(one)
         except BaseException as error:  # handed to the caller, who waits for it
+            self._holdings.failed(one)
             outcome = error
         self.open.popleft()
         self._pace.stop(well=isinstance(outcome, Unverified))

@@ -204,10 +204,10 @@ def _check(job: Job, proof: _Proof, reply: Unverified) -> Tensor:
         tolerance = tolerance.rounded(squares, norms.unsqueeze(1), _largest_norm(proof.probe))
     # NaN compares false, so it is refused as well; within an infinite tolerance anything would pass.
     allowed = tolerance.calibrated
-    passed = ((difference <= allowed) & allowed.isfinite()).all(1)
+    passed = ((difference <= allowed) & allowed.isfinite()).all(1) & (norms <= tolerance.largest)
     if passed.all():
         return result
-    beyond = ~(difference <= tolerance.sound).all(1)
+    beyond = ~((difference <= tolerance.sound).all(1) & (norms <= tolerance.largest))
     raise IntegrityError(
         f"{job.op.value}: {int((~passed).sum())} of {passed.numel()} rows differ from the product of what "
         f"was sent by more than rounding explains"

@@ -58,17 +58,19 @@ _UNIFORM: Final = 3.0**-0.5
 class Tolerance:
     """Allowed |difference|, float64: one row for each row of the reply, one column for all probes or
     one for each. calibrated: above it a reply is refused. sound: above it rounding cannot explain the
-    difference, whatever the worker's hardware."""
+    difference, whatever the worker's hardware. largest (rows,): 2-norm that no honest row of the reply
+    exceeds; without it a reply rounded to bfloat16 could buy room by being large."""
 
     calibrated: Tensor
     sound: Tensor
+    largest: Tensor
 
     def rounded(self, squares: Tensor, norms: Tensor, probe_norm: float) -> Tolerance:
         """The same for a reply that was rounded to bfloat16 in the end. squares (rows, P): sums of
         c_n^2 r_n^2; norms (rows, 1): ||c||, of the reply as it came: |fl(c) - c| <= u |fl(c)|."""
         sound = self.sound + probe_norm * BF16_UNIT * norms
         calibrated = self.calibrated + DEVIATIONS * BF16_UNIT * _UNIFORM * squares.sqrt()
-        return Tolerance(torch.minimum(calibrated, sound), sound)
+        return Tolerance(torch.minimum(calibrated, sound), sound, self.largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +132,7 @@ def product_tolerance(
         calibrated = calibrated + rounding.bias * expected.abs()
     elif rounding.unit:
         raise ValueError("rounded operands need their spread and the expected projection")
+    # ||c|| <= ||a|| ||B||_F, and what rounding adds: to the sums, and to a result in bfloat16.
+    largest = (1 + BF16_UNIT) * ((1 + gamma) * operands * size + flushed).squeeze(1)
     # For a few entries six deviations are more than rounding can do at all.
-    return Tolerance(calibrated=torch.minimum(calibrated, sound), sound=sound)
+    return Tolerance(calibrated=torch.minimum(calibrated, sound), sound=sound, largest=largest)

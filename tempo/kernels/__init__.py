@@ -5,6 +5,7 @@ from tempo.kernels.hidden import Hidden
 from tempo.kernels.images import from_points, from_rows, from_windows, pooled, to_points, to_rows, to_windows
 from tempo.kernels.passes import Serving, contract, native_status, norms, project, ranking, transform
 from tempo.kernels.plain import along, mix
+from tempo.kernels.plainness import resolved
 from tempo.kernels.threads import threads_for
 from tempo.kernels.tiles import Tiles
 from tempo.kernels.transform import Transform
@@ -29,6 +30,7 @@ __all__ = [
     "norms",
     "project",
     "ranking",
+    "resolved",
     "threads_for",
     "to_points",
     "to_rows",

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from tempo.kernels.plainness import plain_memory
 from tempo.kernels.tiles import F2, F4, Matrix, Tiles, of_inputs, of_outputs
 from tempo.kernels.windows import Windows
 
@@ -68,7 +69,7 @@ class ImagePasses(ctypes.Structure):
 
 def fits(*tensors: Tensor) -> bool:
     """Whether the passes can take these: plain memory of a type they compute in."""
-    return all(t.dtype in _TYPES and t.device.type == "cpu" and not t.is_neg() for t in tensors)
+    return all(t.dtype in _TYPES and plain_memory(t) for t in tensors)
 
 
 def knows(tiles: Tiles) -> bool:

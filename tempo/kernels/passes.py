@@ -17,6 +17,7 @@ from torch import Tensor
 from tempo.errors import UsageError
 from tempo.kernels import plain
 from tempo.kernels.native import SETS, Native
+from tempo.kernels.plainness import resolved
 from tempo.kernels.transform import Transform
 from tempo.memory import Pool
 
@@ -150,7 +151,7 @@ def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tenso
     native = _kernels().native
     if native is None:
         return plain.project(a_RF, v_FP, squared)
-    return native.project(_rows(a_RF), v_FP, squared, _threads(a_RF))
+    return native.project(_rows(a_RF), resolved(v_FP), squared, _threads(a_RF))
 
 
 def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,7 @@ def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tens
     native = _kernels().native
     if native is None:
         return plain.contract(a_RF, q_RP, squared)
-    return native.contract(_rows(a_RF), q_RP, squared, _threads(a_RF))
+    return native.contract(_rows(a_RF), resolved(q_RP), squared, _threads(a_RF))
 
 
 def norms(a_RF: Tensor) -> Tensor:
@@ -178,6 +179,7 @@ def _require_matrix(t: Tensor) -> None:
 
 
 def _rows(t: Tensor) -> Tensor:
+    t = resolved(t)
     return t if t.numel() == 0 or t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous()
 
 

@@ -23,8 +23,8 @@ def threads_for(elements: int) -> Iterator[None]:
     if elements >= SMALL or before == 1:
         yield
         return
-    torch.set_num_threads(1)
     try:
+        torch.set_num_threads(1)  # inside: an interrupt after it must not leave the thread with one
         yield
     finally:
         torch.set_num_threads(before)

@@ -82,7 +82,9 @@ class Tiles:
         """Raises ValueError where the image is not covered, or the points are others."""
         batch, channels, *size = image_BCHW.shape
         covered = [(count - 1) * self.m + self.side for count in self.grid]
-        if any(at < 0 or at + s > c for at, s, c in zip(self.before, size, covered, strict=True)):
+        if min(self.grid) < 0 or any(
+            at < 0 or at + s > c for at, s, c in zip(self.before, size, covered, strict=True)
+        ):
             raise ValueError(f"tiles over {covered} pixels, {self.before} before, do not cover {size}")
         shape = (self.points**2, batch * self.grid[0] * self.grid[1], channels)
         if points_PRC.shape != shape or points_PRC.dtype != image_BCHW.dtype:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tempo.kernels.axis import Axis
+from tempo.kernels.plainness import plain_memory
 
 #: Operand and result. bfloat16 is computed in float32.
 _DTYPES = {
@@ -50,8 +51,8 @@ class Transform:
                 raise ValueError(
                     f"{name}: {width} features with unit stride, not {tuple(t.shape)} {t.stride()}"
                 )
-            if t.device.type != "cpu":
-                raise ValueError(f"{name}: a tensor in main memory, not on {t.device}")
+            if not plain_memory(t):
+                raise ValueError(f"{name}: plain main memory, not {t.device} {t.layout} or a lazy view")
             if (t.shape[0] if index is None else index.numel()) != rows:
                 raise ValueError(f"{name}: rows of the tensor, or the index into it, and of the axes differ")
             if index is not None and (
@@ -69,7 +70,7 @@ class Transform:
         for vector in (self.before, self.after):
             if vector is not None and (vector.shape != (width,) or vector.dtype != self.dtype):
                 raise ValueError(f"before and after have {width} entries of {self.dtype}")
-            if vector is not None and not (vector.is_contiguous() and vector.device.type == "cpu"):
+            if vector is not None and not (vector.is_contiguous() and plain_memory(vector)):
                 raise ValueError("before and after are contiguous and in main memory")
 
     @property

@@ -31,7 +31,11 @@ class Windows:
     def check(self, image_BCHW: Tensor, rows_GRK: Tensor) -> None:
         """Raises ValueError where the rows are others."""
         batch, channels = image_BCHW.shape[:2]
-        if channels % self.groups or min(*self.stride, *self.dilation) < 1 or min(self.before) < 0:
+        if (
+            channels % self.groups
+            or min(*self.stride, *self.dilation, *self.kernel) < 1
+            or min(*self.before, *self.grid) < 0
+        ):
             raise ValueError(f"no windows of {channels} channels: {self}")
         shape = (self.groups, batch * prod(self.grid), prod(self.kernel) * (channels // self.groups))
         if rows_GRK.shape != shape or rows_GRK.dtype != image_BCHW.dtype:

@@ -43,9 +43,10 @@ class Interceptor(TorchFunctionMode):
             if getattr(self._local, "active", False):
                 yield
                 return
-            self._local.active = True
             self._offload.keep_parameters(parameters())
             try:
+                # Inside, since an interrupt that left it set would send nothing from this thread again.
+                self._local.active = True
                 # With any function mode on, nn.TransformerEncoderLayer leaves its fused kernels alone.
                 with self:
                     yield

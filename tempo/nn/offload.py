@@ -46,11 +46,12 @@ class Offload:
         """Inside the forward of a module; keep: why all of it stays in the TEE, or None. place: where the
         user wants its calls, or None."""
         stack = self._stack
-        stack.append((name, keep or (stack[-1][1] if stack else None), place))
+        depth = len(stack)
         try:
+            stack.append((name, keep or (stack[-1][1] if stack else None), place))
             yield
         finally:
-            stack.pop()
+            del stack[depth:]  # right too where an interrupt came before the append
 
     @property
     def _stack(self) -> list[tuple[str, str | None, str | None]]:

@@ -6,12 +6,14 @@ reference. CUDA takes its tensor cores for the same products, and sums in float3
 
 from __future__ import annotations
 
+from math import prod
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from tempo.ops.arithmetic import Arithmetic, result_dtype
+from tempo.ops.job import result_shape
 from tempo.ops.kind import Op
 from tempo.ops.precision import precision
 from tempo.ops.product import grad_w, grad_x, product
@@ -51,9 +53,43 @@ def _prepare(
     if arithmetic is Arithmetic.BF16:
         left, right = left.bfloat16(), right.bfloat16()
     narrow = left.dtype == right.dtype == torch.bfloat16
-    if narrow and cuda and (dtype == torch.bfloat16 or _WIDENS):
+    if narrow and _multiplies_narrow(left.device.type, dtype):
         return left, right, False
     if torch.bfloat16 in (left.dtype, right.dtype):
         left, right = left.float(), right.float()
     # bfloat16 fits into TF32: such a product loses nothing there.
     return left, right, cuda and (narrow or arithmetic is Arithmetic.TF32)
+
+
+def _multiplies_narrow(device: str, dtype: torch.dtype) -> bool:
+    """Whether bfloat16 operands are multiplied as they are, into this dtype."""
+    return device == "cuda" and (dtype == torch.bfloat16 or _WIDENS)
+
+
+#: Shape and dtype of an operand.
+Spec = tuple[tuple[int, ...], torch.dtype]
+
+
+def temporary_bytes(
+    op: Op, left: Spec, right: Spec, rows: tuple[int, ...], arithmetic: Arithmetic, *, device: str
+) -> int:
+    """Bytes that `compute` takes on such a device at most, besides operands and result: copies of
+    operands in another dtype, and a result before it is rounded. Without what the library of a device
+    takes for itself. device: as torch.device.type. Raises UsageError as `result_dtype`, `result_shape`.
+
+    With n the elements of both operands, m those of the result, on the CPU:
+        float32, rounded to bfloat16        2 n + 4 n: narrow copies, widened while those are there
+        bfloat16 into bfloat16              4 n + 4 m: widened copies, the sums before they are rounded
+    """
+    dtype = result_dtype(op, left[1], right[1], arithmetic)
+    specs = (left, right)
+    rounded = arithmetic is Arithmetic.BF16  # its operands are float32
+    narrow = sum(2 * prod(shape) for shape, _ in specs) if rounded else 0
+    dtypes = [torch.bfloat16 if rounded else one for _, one in specs]
+    if torch.bfloat16 not in dtypes or (dtypes[0] == dtypes[1] and _multiplies_narrow(device, dtype)):
+        return narrow
+    wide = sum(
+        4 * prod(shape) for (shape, _), one in zip(specs, dtypes, strict=True) if one == torch.bfloat16
+    )
+    sums = 4 * prod(result_shape(op, left[0], right[0], rows)) if dtype == torch.bfloat16 else 0
+    return max(narrow + wide, wide + sums)

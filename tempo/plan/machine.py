@@ -10,6 +10,7 @@ The figures are of float32; float64 takes twice as long.
 from __future__ import annotations
 
 from math import isfinite
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ from tempo.kernels.threads import SMALL
 
 #: Axes of features up to this length are narrow.
 NARROW: Final = 128
+#: Elements of a pass for which it is given a thread.
+PER_THREAD: Final = 1 << 17
 #: Of the JSON format.
 VERSION: Final = 1
 #: Larger files are none of ours.
@@ -201,21 +204,29 @@ class Machine(_Frozen, frozen=True):
             )
         return self.passes[name]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
+        """Raises OutsideError where the file cannot be written."""
         try:
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+            Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
         except OSError as error:
-            raise OutsideError(f"calibration cannot be written to {path} ({error.strerror})") from error
+            raise OutsideError(
+                f"calibration cannot be written to {path} ({error.strerror}). "
+                "Name a file in a folder that exists"
+            ) from error
 
     @classmethod
-    def load(cls, path: Path) -> Machine:
+    def load(cls, path: str | PathLike[str]) -> Machine:
         """Raises OutsideError for a file that cannot be read, UsageError for one that is no calibration."""
+        path = Path(path)
         try:
             if path.stat().st_size > _LARGEST_FILE:
                 raise UsageError(f"{path} is no calibration: more than {_LARGEST_FILE >> 20} MiB")
             data = path.read_bytes()
         except OSError as error:
-            raise OutsideError(f"calibration {path} cannot be read ({error.strerror})") from error
+            raise OutsideError(
+                f"calibration {path} cannot be read ({error.strerror}). Name a file that tempo plan --save "
+                "FILE wrote, or leave --calibration out to measure"
+            ) from error
         try:
             return msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -227,6 +238,11 @@ class Machine(_Frozen, frozen=True):
 def is_large(rows: int, k: int, n: int) -> bool:
     """Whether the passes over an operation get all threads, as tempo/nn/autograd.py decides it."""
     return rows * max(k, n) >= SMALL
+
+
+def is_alone(elements: float) -> bool:
+    """Whether a pass over so many elements has one thread even so, as tempo/kernels/passes.py decides it."""
+    return elements < 2 * PER_THREAD
 
 
 def _require(name: str, value: float, *, least: float | None = None, above: float | None = None) -> None:

@@ -98,7 +98,7 @@ class CostModel:
             bytes_down=forward.down + backward.down,
             law_speedup=law,
             law_share=best / seconds / law if seconds and law else 0.0,
-            tee_kept_bytes=(g * r * probes if op.want_w else 0) + w_bytes,
+            tee_kept_bytes=(g * r * probes if op.want_w and self._config.key_shift else 0) + w_bytes,
             tee_working_bytes=2 * g * r * (k + n) * op.itemsize + w_bytes,
             worker_kept_bytes=round(kept_x * share) + w_bytes,
             worker_working_bytes=round(g * r * share * (k + n) * op.itemsize) + (w_bytes if op.want_w else 0),
@@ -140,7 +140,8 @@ class CostModel:
         phase.alone("keys", once * work.run("features", 0, g * (k + n), min(k, n)))
         if self._mixes:
             phase.alone("other", work.run("centre", work.rows, work.x + work.y, k))
-        witness = 1 if work.op.want_w else 0
+        # The projection of X' that dW is checked by. Without key shift X is sent again: it is made then.
+        witness = 1 if work.op.want_w and self._config.key_shift else 0
         told: set[int] = set()  # workers that have W
         for worker, count in work.pieces:
             rows, x, y = g * count, g * count * k, g * count * n
@@ -149,7 +150,7 @@ class CostModel:
                 keys=work.run("keys", rows, 0, k),
                 encode=work.run("encode", rows, x, k),
                 expect=(1 + witness) * work.run("check", rows, x, k)
-                + work.run("check", g * k, w_elements, n),
+                + work.run("check", g * n, w_elements, k),
                 up=(x + round(once * w_elements) * (worker not in told)) * work.op.itemsize,
                 jobs=[("product", 2 * g * count * k * n, y * work.op.itemsize)],
                 check=work.run("check", rows, y, n),
@@ -174,32 +175,47 @@ class CostModel:
         fresh_x = op.want_w and not shift
         phase.alone("encode", fresh_w * work.run("encode", g * n, w_elements, k))
         phase.alone("keys", (fresh_w + fresh_x) * work.run("features", 0, g * (k + n), min(k, n)))
-        dy_times = 1 if shift else op.want_x + op.want_w
-        gradients = op.want_x + op.want_w
-        for worker, count in work.pieces:
-            rows, x, y = g * count, g * count * k, g * count * n
-            flops = 2 * g * count * k * n
-            expect = gradients * work.run("check", rows, y, n)
-            expect += op.want_x * work.run("check", g * n, w_elements, k)
-            expect += fresh_x * work.run("check", rows, x, k)
-            check = op.want_w * work.run("check", g * n, w_elements, k)
-            check += op.want_x * work.run("check", rows, x, k)
-            jobs = [("grad_w", flops, w_elements * op.itemsize)] * op.want_w
-            jobs += [("grad_x", flops, x * op.itemsize)] * op.want_x
-            phase.piece(
-                worker,
-                keys=dy_times * work.run("keys", rows, 0, n),
-                encode=dy_times * work.run("encode", rows, y, n) + fresh_x * work.run("encode", rows, x, k),
-                expect=expect,
-                up=(dy_times * y + fresh_x * x + fresh_w * w_elements) * op.itemsize,
-                jobs=jobs,
-                check=check,
-                decode=op.want_x * work.run("decode", rows, x, k),
-            )
+        if shift:
+            self._gradients(phase, work, work.pieces, want_x=op.want_x, want_w=op.want_w)
+        if fresh_w:
+            self._gradients(phase, work, work.cut(dw=False), want_x=True, want_w=False)
+        if fresh_x:
+            self._gradients(phase, work, work.cut(dw=True), want_x=False, want_w=True)
         decode = op.want_w * work.run("decode", g * n, w_elements, k)
         lower = op.want_x * work.map("raise_dx", work.x) + op.want_w * work.map("raise_dw", w_elements)
         phase.after(decode, lower)
         return phase.close(self._machine.overlap)
+
+    def _gradients(
+        self, phase: Phase, work: Work, pieces: list[tuple[int, int]], *, want_x: bool, want_w: bool
+    ) -> None:
+        """Pieces that send dY' for these gradients; under fresh keys with W' for dX and X' for dW."""
+        g, _, k, n = work.op.shape
+        itemsize, w_elements, fresh = work.op.itemsize, g * n * k, not self._config.key_shift
+        told: set[int] = set()  # workers that have the fresh W'
+        for worker, count in pieces:
+            rows, x, y = g * count, g * count * k, g * count * n
+            flops = 2 * g * count * k * n
+            sent_x, sent_w = fresh and want_w, fresh and want_x and worker not in told
+            told.add(worker)
+            # dW: dY' with the projection of X', which is made here where X' is. dX: dY' and W'.
+            expect = (want_w + want_x) * work.run("check", rows, y, n)
+            expect += want_x * work.run("check", g * n, w_elements, k)
+            expect += sent_x * work.run("check", rows, x, k)
+            check = want_w * work.run("check", g * n, w_elements, k)
+            check += want_x * work.run("check", rows, x, k)
+            jobs = [("grad_w", flops, w_elements * itemsize)] * want_w
+            jobs += [("grad_x", flops, x * itemsize)] * want_x
+            phase.piece(
+                worker,
+                keys=work.run("keys", rows, 0, n),
+                encode=work.run("encode", rows, y, n) + sent_x * work.run("encode", rows, x, k),
+                expect=expect,
+                up=(y + sent_x * x + sent_w * w_elements) * itemsize,
+                jobs=jobs,
+                check=check,
+                decode=want_x * work.run("decode", rows, x, k),
+            )
 
 
 def _plain_kind(operation: str) -> str:

@@ -21,6 +21,8 @@ from tempo.errors import OutsideError, UsageError
 Made = tuple[nn.Module, Any]
 
 _MLP: Final = re.compile(r"mlp:([1-9][0-9]{0,5})x([1-9][0-9]{0,2})")
+#: What follows is no name in a module called mlp either.
+_NOT_MLP: Final = re.compile(r"mlp:(?![A-Za-z_]).*")
 _TOKENS: Final = 1024
 _FORMS: Final = (
     "expected module:factory, script.py:factory (a callable that returns a module and its example inputs), "
@@ -37,6 +39,11 @@ def load(name: str, batch: int | None) -> tuple[nn.Module, Any, int]:
     match = _MLP.fullmatch(name)
     if match:
         made = _mlp(int(match[1]), int(match[2]), batch or 4096)
+    elif _NOT_MLP.fullmatch(name):
+        raise UsageError(
+            f"{name!r} names no model: expected mlp:WIDTHxDEPTH with a width from 1 to 999999 and a depth "
+            "from 1 to 999, such as mlp:1024x3"
+        )
     elif name in _KNOWN:
         made = _KNOWN[name](batch or 32)
     elif ":" in name:

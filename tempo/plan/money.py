@@ -65,7 +65,11 @@ class Prices:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise OutsideError(f"{path} cannot be read ({type(error).__name__})") from error
+            why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise OutsideError(
+                f"prices {path} cannot be read ({why}). Name a TOML file with a table [prices], or give "
+                "prices as options such as --tee-per-hour"
+            ) from error
         try:
             table = tomllib.loads(text).get("prices", {})
         except tomllib.TOMLDecodeError as error:

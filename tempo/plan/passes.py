@@ -27,12 +27,13 @@ from tempo.secrecy.seal import FeatureKey, RowKey, draw_centre, open_rows
 
 Shape = tuple[int, int, int]
 
-#: (G, R, F) of each regime of `Pass`: one group and many, small tiles and large.
+#: (G, R, F) of each regime of `Pass`: one group and many, small tiles and large. Passes take a thread for
+#: each PER_THREAD elements: with "all", enough for 16 threads.
 _SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
     "narrow_one": ((1, 256, 64), (1, 4096, 128), (36, 64, 64), (36, 512, 64)),
-    "narrow_all": ((1, 8192, 64), (1, 16384, 128)),
+    "narrow_all": ((1, 32768, 64), (1, 32768, 128), (16, 2048, 128)),
     "wide_one": ((1, 128, 512), (1, 1024, 768), (36, 64, 256)),
-    "wide_all": ((1, 1024, 768), (1, 2048, 1024)),
+    "wide_all": ((1, 4096, 512), (1, 4096, 1024)),
 }
 
 Work = Callable[[], object]

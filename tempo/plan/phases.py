@@ -7,13 +7,15 @@ from typing import Final, final
 
 from tempo.chunks import cut
 from tempo.config import Config
-from tempo.plan.machine import Cost, Machine, Pass, Passes, WorkerFigures, is_large
+from tempo.plan.machine import Cost, Machine, Pass, Passes, WorkerFigures, is_alone, is_large
 from tempo.plan.pipeline import Piece, elapsed
 from tempo.plan.trace import Op
 from tempo.secrecy.rows import apportion
 
 #: Figures of a machine are of this many bytes an element.
 FLOAT32: Final = 4
+#: Passes over keys, not over tiles.
+_DRAWN: Final = ("keys", "features")
 
 
 @final
@@ -33,11 +35,18 @@ class Work:
         fastest = max(speeds)
         # In quarters, as Fleet.speeds; no shard below the smallest that is sent.
         speeds = [max(1, round(4 * speed / fastest)) / 4 for speed in speeds]
-        dw = op.want_w and config.key_shift
-        shares = cut([r] * g, k, n, op.itemsize, speeds, chunk=config.chunk, dw=dw)
-        sizes = apportion(r, shares.weights, max(1, min(config.min_size, r)), shares.grain)
-        #: (worker, rows of each group) of every piece.
-        self.pieces = [(lane, rows) for lane, rows in zip(shares.lanes, sizes, strict=True) if rows]
+        self._speeds, self._chunk = speeds, config.chunk
+        self._smallest = max(1, min(config.min_size, r))
+        #: (worker, rows of each group) of every piece of the forward pass.
+        self.pieces = self.cut(dw=op.want_w and config.key_shift)
+
+    def cut(self, *, dw: bool) -> list[tuple[int, int]]:
+        """(worker, rows of each group) of every piece, as `Engine.shards` cuts them. dw: each will have a
+        partial dW."""
+        g, r, k, n = self.op.shape
+        shares = cut([r] * g, k, n, self._speeds, chunk=self._chunk, dw=dw)
+        sizes = apportion(r, shares.weights, self._smallest, shares.grain)
+        return [(lane, rows) for lane, rows in zip(shares.lanes, sizes, strict=True) if rows]
 
     @property
     def largest_share(self) -> int:
@@ -50,7 +59,8 @@ class Work:
     def run(self, name: str, rows: float, elements: float, width: int) -> float:
         """Seconds of one pass over all groups."""
         pass_: Pass = getattr(self._passes, name)
-        cost = pass_.at(width, large=self._large)
+        alone = name not in _DRAWN and is_alone(elements)
+        cost = pass_.at(width, large=self._large and not alone)
         return self._scale * cost.of(groups=self.op.shape[0], rows=rows, elements=elements)
 
     def map(self, name: str, elements: float) -> float:

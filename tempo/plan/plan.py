@@ -12,7 +12,7 @@ from tempo.plan.machine import Machine
 from tempo.plan.model import CostModel, OpCost
 from tempo.plan.trace import Op, Trace, merged
 
-#: What workers see of an operation: issue 5's attacks say what that is worth.
+#: What workers see of an operation; docs/secrecy.md says what that is worth.
 _LEAKAGE: Final = {
     "mixing": "shapes; operands mixed in secret bases (heuristic)",
     "monomial": "shapes; operands permuted and scaled (broken by several attacks)",

@@ -20,7 +20,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Hidden, Transform, transform
+from tempo.kernels import Hidden, Transform, resolved, transform
 from tempo.ops import spans
 from tempo.secrecy.basis import Basis
 from tempo.secrecy.keys import Label, SessionKey, SingleUse
@@ -58,7 +58,7 @@ class FeatureKey(Hidden):
         return out
 
     def open_dw(self, dw_GNK: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """dW, without the share of the centre, from the sum of the workers' dW'; in `out` if that is given."""
+        """dW, without the share of the centre, from the sum of the workers' dW'; in `out` if given."""
         out = torch.empty_like(dw_GNK) if out is None else out
         transform(
             [
@@ -166,7 +166,8 @@ def open_rows(
 
 
 def rows(t: Tensor) -> Tensor:
-    """A matrix with unit stride along its rows."""
+    """A matrix in plain memory with unit stride along its rows."""
+    t = resolved(t)
     return t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous()
 
 

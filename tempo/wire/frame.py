@@ -279,7 +279,8 @@ class Channel(Generic[M]):
             yield
         except TimeoutError:
             raise DeadlinePassed(late) from None
-        except (OSError, ValueError) as error:  # ValueError: a socket that another thread closed
+        # Of another thread that closes: ValueError after it did, RuntimeError while it polls for its Bye.
+        except (OSError, ValueError, RuntimeError) as error:
             refused = refusal(error) if isinstance(error, OSError) else None
             raise refused or WorkerLost(
                 f"the connection broke while {doing} ({type(error).__name__})"

@@ -39,6 +39,8 @@ Connection = Channel[Request]
 
 #: Requests in memory: one under way and one ahead.
 _SLOTS = 2
+#: The part of the worker's memory that may lie idle, so that requests find memory that was used before.
+_IDLE = 1 / 8
 
 
 @final
@@ -57,7 +59,7 @@ class Ahead:
     def __init__(self, channel: Connection, executor: Executor) -> None:
         self._channel = channel
         self._executor = executor
-        self._pool = Pool(executor.store.max_bytes // 8)
+        self._pool = Pool(executor.set_aside(_IDLE))
         self._slots = threading.Semaphore(_SLOTS)
         self._items: queue.SimpleQueue[Work | Reply | BaseException | None] = queue.SimpleQueue()
         self._current: Work | None = None

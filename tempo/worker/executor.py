@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tempo.errors import TempoError, UsageError
-from tempo.ops import Op, compute, result_shape
+from tempo.ops import Op, compute, result_shape, temporary_bytes
 from tempo.wire import DTYPES, Compute, Part, limits, nbytes
 from tempo.worker.store import OperandStore
 from tempo.worker.transfers import Download, transfers_for
@@ -47,21 +47,32 @@ class Unsupported(TempoError):
 class Executor:
     """One device and the operands kept on it. One thread may admit while another runs.
 
-    memory: bytes of operands and results at any moment; what is kept makes room for what is needed.
+    memory: bytes of operands, results and what products need besides, at any moment; what is kept makes
+    room for what is needed.
     """
 
     def __init__(self, device: str | torch.device, memory: int) -> None:
         self.device = torch.device(device)
         self._transfers = transfers_for(self.device)
+        self._memory = memory
         self.store = OperandStore(memory, limits.MAX_OPERANDS)
         #: In which this device multiplies.
         self.dtypes = tuple(name for name, dtype in DTYPES.items() if _multiplies(self.device, dtype))
-        self._lock = threading.RLock()  # guards the store and the five below
+        self._lock = threading.RLock()  # guards the store and the six below
         self._reserved: dict[int, int] = {}  # bytes of open requests that are not in the store, by id()
+        self._temporary: dict[int, int] = {}  # bytes their products need besides until they ran, by id()
         self._names: dict[int, set[int]] = {}  # what open requests refer to or will keep, by id()
         self._pins: Counter[int] = Counter()  # the same, counted
         self._coming: dict[int, Part] = {}  # operands that open requests ship and will keep
         self._doomed: set[int] = set()  # released while pinned
+
+    def set_aside(self, share: float) -> int:
+        """Bytes of this executor's memory that the caller may use, which takes nothing else of it. Asked
+        again it gives the same bytes, not more."""
+        idle = int(share * self._memory)
+        with self._lock:
+            self.store.max_bytes = self._memory - idle
+        return idle
 
     def admit(self, request: Compute) -> tuple[int, ...]:
         """Check a request before any of its bytes is stored, and make room for it.
@@ -78,9 +89,14 @@ class Executor:
         if not {left.dtype, right.dtype} <= set(self.dtypes):
             raise Unsupported("this device does not multiply operands of such a dtype")
         with self._lock:
-            return self._admit(request, nbytes(shape, request.result_dtype))
+            return self._admit(request, nbytes(shape, request.result_dtype), self._besides(request))
 
-    def _admit(self, request: Compute, result: int) -> tuple[int, ...]:
+    def _besides(self, request: Compute) -> int:
+        left, right = ((part.shape, DTYPES[part.dtype]) for part in request.parts)
+        op, rows, device = request.operation, request.rows, self.device.type
+        return temporary_bytes(op, left, right, rows, request.allowed, device=device)
+
+    def _admit(self, request: Compute, result: int, temporary: int) -> tuple[int, ...]:
         sent = {part.id for part in request.sent}
         referred = [part for part in request.parts if part.id not in sent]
         missing = tuple({part.id: None for part in referred if not self._holds(part)})
@@ -92,10 +108,12 @@ class Executor:
         # Operands sent again replace their older copies: those may go first.
         self.release(sent)
         need = request.payload + result
-        room = sum(self._reserved.values()) + need
+        # One product at a time: the largest temporaries count, not all.
+        room = sum(self._reserved.values()) + need + max([temporary, *self._temporary.values()])
         if not self.store.make_room(room, len(sent) + len(self._coming), kept | self._pins.keys()):
             raise TooLarge("the job does not fit the memory of this worker")
         self._reserved[id(request)] = need
+        self._temporary[id(request)] = temporary
         self._names[id(request)] = names = {part.id for part in request.parts if part.keep or not part.sent}
         self._pins.update(names)
         for part in request.sent:
@@ -149,6 +167,7 @@ class Executor:
     def _let_go(self, request: Compute) -> None:
         """Its operands are needed no more."""
         with self._lock:
+            self._temporary.pop(id(request), None)
             for part in request.sent:
                 self._arrived(part)
             for number in self._names.pop(id(request), ()):

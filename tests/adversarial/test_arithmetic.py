@@ -284,3 +284,21 @@ def test_a_change_of_c_tolerances_is_refused_as_often_as_theory_says(kind, c):
             pass
     print(f"{kind}, {c:g} tolerances: {passed} of {trials} passed, {expected:.1f} expected")
     assert abs(passed - expected) <= 5 * (trials * 0.25) ** 0.5 * (0.05 < c < 30) + 2
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("size", [1e3, 1e8, 1e15])
+def test_a_large_lie_in_bfloat16_does_not_buy_its_own_room(size):
+    """The room for rounding grows with the reply; a row beyond what any honest one can be is refused."""
+    key, x, w = SessionKey(), torch.randn(2048, 64).to(BF16), torch.randn(1, 64, 64).to(BF16)
+    job = Job(Op.PRODUCT, Operand(1, (2048, 64), BF16, x), Operand(2, (1, 64, 64), BF16, w), (2048,))
+    honest = compute(Op.PRODUCT, x, w, (2048,))
+    for lie in honest + (8 * size * torch.randn(2048, 64)).to(BF16), honest * size:
+        for probes in (1, 2):
+            checks = Verifier(key, probes).begin()
+            checks.expect(job)
+            with pytest.raises(IntegrityError, match="2048 of 2048 rows"):
+                checks.accept(job, Unverified(lie))
+    checks = Verifier(key, 2).begin()
+    checks.expect(job)
+    assert torch.equal(checks.accept(job, Unverified(honest)), honest)

@@ -11,6 +11,7 @@ import pytest
 import tempo.cli as cli
 from tempo.doctor import Status, examine_workers, workers
 from tempo.fleet import FleetSettings, ProcessWorker
+from tempo.wire import limits
 from tempo.worker.malicious import Lie, LieKind
 
 

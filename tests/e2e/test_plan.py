@@ -11,9 +11,12 @@ from torch import nn
 
 import tempo.cli as cli
 from tempo import Session
+from tempo.config import Config
 from tempo.errors import UsageError
 from tempo.nn.placement import NEVER
-from tempo.plan import Machine
+from tempo.plan import Machine, trace
+from tempo.plan.model import CostModel
+from tempo.plan.phases import Work
 
 LAST = "last weighted layer: its gradient gives away labels"
 
@@ -99,6 +102,31 @@ def test_figures_are_taken_once(measured):
         session.calibrate()
     with Session("cpu", scheme="monomial") as other, pytest.raises(UsageError, match="--scheme monomial"):
         other.calibrate(measured)
+
+
+# ---- bytes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key_shift", [True, False])
+@pytest.mark.parametrize("shape", [(16384, 512, 512), (12000, 640, 768)])
+def test_bytes_planned_are_bytes_sent(measured, shape, key_shift):
+    """Rows in several chunks; what is sent beyond operands is a few hundred bytes a job."""
+    rows, k, n = shape
+    config = Config(key_shift=key_shift)
+    layer = nn.Linear(k, n, bias=False)
+    x = torch.randn(rows, k, requires_grad=True)
+    found = trace(nn.Sequential(layer, nn.Tanh()), x, config)
+    assert not found.kept
+    (op,) = found.ops
+    assert len(Work(op, measured.scheme("mixing"), measured, config, mixes=True).pieces) > 2
+    cost = CostModel(measured, config, inference=False).cost(op)
+    with Session("local:1", config=config) as session:
+        y = session.protect(layer, unsafe_offload=[""])(x)
+        y.backward(torch.randn_like(y))
+        report, jobs = session.report(), sum(session._fleet.stats.jobs.values())
+    assert jobs >= 3 * 3
+    assert 0 <= report.bytes_sent - cost.bytes_up < 1000 * jobs
+    assert 0 <= report.bytes_received - cost.bytes_down < 1000 * jobs
 
 
 # ---- placement ---------------------------------------------------------------------------------------------
@@ -268,9 +296,15 @@ def test_prediction_beside_measurement(figures, tmp_path, monkeypatch, capsys):
     ("argv", "code", "says"),
     [
         (["nothing"], 2, "names no model"),
-        (["mlp:64x1", "--calibration", "none.json"], 3, "cannot be read"),
+        (["mlp:0x3"], 2, "such as mlp:1024x3"),
+        (
+            ["mlp:64x1", "--calibration", "none.json"],
+            3,
+            "(No such file or directory). Name a file that",
+        ),
         (["mlp:64x1", "--calibration", "a", "--save", "b"], 2, "leave one out"),
-        (["mlp:64x1", "--prices", "none.toml"], 3, "cannot be read"),
+        (["mlp:64x1", "--prices", "none.toml"], 3, "(No such file or directory). Name a TOML file"),
+        (["mlp:64x1", "--workers", "cpu,host.example:7443"], 2, "give --cert, --key and --ca"),
         (["mlp:64x1", "--tee-per-hour", "-1"], 2, "0 or more"),
         (["mlp:64x1", "--workers", "gpu"], 2, "names no worker"),
         (["mlp:64x1", "--scheme", "none"], 2, ""),

@@ -20,7 +20,7 @@ CHUNKS = 4
 def many_chunks(monkeypatch):
     """Four chunks a worker, as far as there are rows, however small the operation."""
 
-    def cut(counts, k, n, itemsize, speeds, *, chunk, dw):
+    def cut(counts, k, n, speeds, *, chunk, dw):
         lanes = list(range(len(speeds))) * CHUNKS
         return Cut([speeds[lane] for lane in lanes], lanes, 1)
 

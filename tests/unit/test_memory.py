@@ -1,8 +1,11 @@
 """The pool: memory comes back when the last user is gone, and not before."""
 
+import dis
 import gc
 import mmap
 import os
+import signal
+import sys
 import threading
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tempo import memory
 from tempo.memory import Pool, size_class
 
 MIB = 1 << 20
@@ -154,3 +158,92 @@ def test_size_classes_hold_what_they_are_for_and_waste_little(nbytes):
     assert size % mmap.PAGESIZE == 0
     assert size <= max(1.25 * nbytes, nbytes + mmap.PAGESIZE)
     assert size_class(size) == size
+
+
+def _interrupt_after_call(number, run):
+    """Run `run`, with an interrupt after the number-th call that memory.py makes in it, which is where
+    CPython looks for signals. Whether there were that many."""
+    seen, after_call = 0, False
+
+    def trace(frame, event, arg):
+        nonlocal seen, after_call
+        if frame.f_code.co_filename != memory.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            due, name = after_call, dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            after_call = name.startswith("CALL")
+            if due:
+                seen += 1
+                if seen == number:
+                    raise KeyboardInterrupt
+        elif event == "return":
+            after_call = True  # in the frame that called
+        elif event == "call":
+            after_call = False
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_anywhere_leaves_the_pool_open():
+    """Ctrl-C between taking the lock and what releases it: nobody would get memory from then on."""
+
+    def use():
+        pool._returned.append(mmap.mmap(-1, 2 * MIB))
+        pool._settle()
+        kept.append(big(pool))
+
+    number, kept = 1, []
+    pool = Pool(idle=4 * MIB)
+    while _interrupt_after_call(number, use):
+        number += 1
+        where = []
+        other = threading.Thread(target=lambda: where.append(big(pool)), daemon=True)
+        other.start()
+        other.join(10)
+        assert where, f"locked for ever after call {number - 1}"
+        assert not pool._busy
+        del other
+        where.clear()
+        kept.clear()
+        assert pool.idle_bytes <= 4 * MIB
+        pool = Pool(idle=4 * MIB)
+    assert number > 10
+
+
+def test_a_system_without_huge_pages(monkeypatch):
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+    assert big(Pool()).fill_(1).sum() == 2 * MIB // 4
+
+
+def test_a_child_forked_while_the_pool_was_locked_waits_for_nobody():
+    """The thread that held the lock does not exist in the child."""
+    pool = Pool()
+    t = big(pool)
+    held, go = threading.Event(), threading.Event()
+
+    def hold():
+        with pool._lock:
+            held.set()
+            go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        del t
+        os._exit(0)
+    go.set()
+    thread.join(10)
+    assert os.waitpid(child, 0)[1] == 0

@@ -76,7 +76,13 @@ def bound(lowering, **options):
     s = lowering.shape
     inner = max(s.k, s.n, s.rows)
     return result_tolerance(
-        lowering, inner=inner, spread=CONFIG.spread, rounds=CONFIG.rounds, dtype=torch.float32, **options
+        lowering,
+        inner=inner,
+        spread=CONFIG.spread,
+        rounds=CONFIG.rounds,
+        row_rounds=CONFIG.row_rounds,
+        dtype=torch.float32,
+        **options,
     )
 
 

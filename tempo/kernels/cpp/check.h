@@ -124,6 +124,7 @@ template <class S> static int contract_as(const Contraction& c, int threads) {
                 for (int k = 0; k < c.probes; ++k) c.out[f * c.probes + k] += sums[k * c.width + f];
                 c.squares[f] += squares[f];
             }
+        mine.shrink();
     }
     return failed;
 }

@@ -76,7 +76,15 @@ INLINE Tile* add_tiles(Tile* out, const Axis& a, int32_t transform, int64_t stre
     return out;
 }
 
-// Memory of one thread, kept from call to call.
+// Overwrites; the compiler must not leave it out as useless.
+INLINE void erase(char* memory, int64_t bytes) {
+    memset(memory, 0, bytes);
+    asm volatile("" : : "r"(memory) : "memory");
+}
+
+// Memory of one thread, kept from call to call unless it is large: tiles of very wide rows are rare.
+constexpr int64_t KEPT = 16 << 20;
+
 struct Scratch {
     char* memory = nullptr;
     int64_t size = 0;
@@ -88,6 +96,12 @@ struct Scratch {
             if (!memory) size = 0;
         }
         return memory;
+    }
+    void shrink() {
+        if (size <= KEPT) return;
+        free(memory);
+        memory = nullptr;
+        size = 0;
     }
     ~Scratch() { free(memory); }
 };

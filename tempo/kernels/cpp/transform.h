@@ -80,7 +80,9 @@ template <class T> static int transform_as(const Transform* all, int64_t count, 
         for (int64_t i = 0; i < tiles; ++i)
             failed |= run_any<T>(all[tile[i].transform], features[tile[i].transform], tile[i], bytes > LARGE);
         fence();
+        scratch.shrink();
     }
+    erase(plan, tiles * sizeof(Tile) + count * sizeof(Features<T>) + memory + 64);  // it holds the keys of features
     free(plan);
     return failed;
 }

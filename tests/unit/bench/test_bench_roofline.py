@@ -54,8 +54,8 @@ def test_tee_only_takes_the_flops_of_its_arithmetic() -> None:
 @pytest.mark.parametrize(
     ("load", "apart", "shared"),
     [
-        # passes 2 s, link 1 + 3 s, products 1 s
-        (Load(1e12, worker_flops=1e12, elements=2e9, up=2e9, down=3e9), 4.0, 7.0),
+        # passes 2 s, link 1 s up and 3 s down at once, products 1 s
+        (Load(1e12, worker_flops=1e12, elements=2e9, up=2e9, down=3e9), 3.0, 7.0),
         (Load(1e12, worker_flops=9e12, elements=2e9, up=2e9, down=3e9), 9.0, 15.0),
         (Load(1e12, worker_flops=1e12, elements=8e9, up=2e9, down=3e9), 8.0, 13.0),
     ],
@@ -68,7 +68,9 @@ def test_workers_are_as_slow_as_their_slowest_part(load: Load, apart: float, sha
 def test_law_and_link_together() -> None:
     load = Load(1e12, worker_flops=1e12, elements=2e9, up=2e9, down=3e9)
     assert allowed_seconds(load, KNOWN, memcpys=5, rest=1.5) == pytest.approx(11.5)
-    assert allowed_seconds(load, KNOWN, memcpys=1) == pytest.approx(4.0)
+    assert allowed_seconds(load, KNOWN, memcpys=1) == pytest.approx(3.0)
+    # The bare transport is what the link could do.
+    assert allowed_seconds(load, replace(KNOWN, alone=1e10), memcpys=0.1) == pytest.approx(1.0)
     assert allowed_seconds(load, replace(KNOWN, shared=True), memcpys=5) == pytest.approx(15.0)
 
 

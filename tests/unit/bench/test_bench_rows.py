@@ -102,9 +102,10 @@ def test_the_law_of_a_row(rows: Result) -> None:
     """E = 1.6e8 / 4 = 4e7 elements at 5 copies of 1e-9 s: 0.2 s for what takes 1 s at F."""
     checked = rows.rows[3]
     assert checked["law_speedup"] == pytest.approx(5.0)
-    assert checked["law_share"] == pytest.approx(4.0 / 5.0)
+    # F, not the measured 2 s of TEE-only: the master's least is 0.2 s, it took 0.5 s.
+    assert checked["law_share"] == pytest.approx(0.2 / 0.5)
     # The products take 0.4 s, more than 0.2 s of passes and 0.04 s of link.
-    assert checked["allowed_speedup"] == pytest.approx(2.0 / 0.4)
+    assert checked["allowed_speedup"] == pytest.approx(1.0 / 0.4)
     assert checked["allowed_share"] == pytest.approx(0.4)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tempo.bench import calibrate
+from tempo.bench import calibrate, clear
 from tempo.bench.baselines import Step
 from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
@@ -22,9 +22,10 @@ from tempo.bench.passes import Passes, memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.quiet import Hush, quiet, waited
 from tempo.bench.timing import Repeats
-from tempo.bench.trace import Span, Tracer
+from tempo.bench.trace import Span, Tracer, Watched
 from tempo.config import Config
 from tempo.errors import UsageError
+from tempo.fleet import Worker
 from tempo.lowering import lower_conv
 from tempo.stats import Stats
 
@@ -161,7 +162,7 @@ def test_convolutions_are_lowered_and_encoded() -> None:
 
 
 def test_memcpys_per_element_is_a_cost() -> None:
-    assert 0.5 < memcpys_per_element(Config(), (1, 256, 128, 192), ONCE) < 10_000
+    assert 0.5 < memcpys_per_element(Config(), (1, 256, 128, 192), ONCE, copy=1e9) < 10_000
 
 
 def test_constants_of_a_worker_process() -> None:
@@ -184,6 +185,66 @@ def test_constants_of_a_worker_process() -> None:
     sent, received = 4 * (256 * 128 + 128 * 192 + 256 * 192), 4 * (256 * 192 + 256 * 128 + 192 * 128)
     assert sent < plain.sent < sent + 2000
     assert received < plain.received < received + 2000
+
+
+def test_rows_in_the_clear_are_cut_as_the_engine_cuts_them() -> None:
+    _, lowering = layer_step(LinearCase(8192, 512, 512))
+    assert clear._ways(2, lowering)[0] == [(0, 4096, 0), (4096, 8192, 1)]
+    _, lowering = layer_step(LinearCase(16384, 512, 512))
+    for way in clear._ways(1, lowering):
+        ends = sorted((lo, hi) for lo, hi, _ in way)
+        assert [lo for lo, _ in ends] == [0, *(hi for _, hi in ends[:-1])]
+        assert ends[-1][1] == 16384
+    assert len(way) > 1
+
+
+class _Deep(Worker):
+    """Counts how many jobs were under way at once."""
+
+    name, depth = "deep", 2
+    bytes_sent = bytes_received = 0
+
+    def __init__(self) -> None:
+        self.open, self.most, self.ops = 0, 0, []
+
+    def connect(self) -> None: ...
+
+    def run(self, job, ship, deadline):
+        raise AssertionError("one after the other is a slower baseline than Tempo has")
+
+    def begin(self, job, ship, deadline) -> None:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        self.ops.append(job.op.value)
+
+    def end(self, deadline):
+        self.open -= 1
+
+    def release(self, ids, deadline) -> None:
+        assert self.open == 0
+
+    def close(self) -> None: ...
+
+
+def test_the_clear_baseline_keeps_two_jobs_under_way() -> None:
+    step, lowering = layer_step(LinearCase(128, 64, 64))
+    worker, weight = _Deep(), next(step.module.parameters()).detach()
+    assert step.dy is not None
+    unprotected([worker], lowering, step.x.detach(), weight, step.dy, ONCE)
+    assert worker.most == 2
+    assert worker.ops == ["product", "grad_w", "grad_x"] * 2  # a warm one and a timed one
+
+
+def test_what_is_watched_is_as_deep_as_the_worker() -> None:
+    """Else Tempo itself would be measured with one job under way."""
+    worker = _Deep()
+    watched = Watched(worker)
+    assert watched.depth == 2
+    step, lowering = layer_step(LinearCase(128, 64, 64))
+    assert step.dy is not None
+    weight = next(step.module.parameters()).detach()
+    unprotected([watched], lowering, step.x.detach(), weight, step.dy, ONCE)
+    assert watched.flops == 2 * 3 * lowering.flops
 
 
 def test_a_protected_step_is_measured_and_the_layer_left_plain() -> None:

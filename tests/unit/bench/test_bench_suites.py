@@ -115,6 +115,13 @@ def test_layers(tmp_path: Path) -> None:
     assert {path.name for path in draw(result, tmp_path)} == {"bench-layers.png", "bench-layers-law.png"}
 
 
+def test_layers_takes_the_cases_that_are_asked_for() -> None:
+    assert layers.named(layers.CASES, "768 TO 3072") == [LinearCase(25088, 768, 3072)]
+    assert all(isinstance(case, ConvCase) for case in layers.named(layers.CASES, "conv"))
+    with pytest.raises(UsageError, match="linear 256 to 1024"):
+        layers.run(replace(layers.FAST, only="transformer"), quietly)
+
+
 def test_paper() -> None:
     cases = (
         paper.Case("ResNet, 2 blocks", 16, 2, True),

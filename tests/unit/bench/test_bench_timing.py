@@ -66,7 +66,9 @@ def test_a_budget_lists_what_does_not_fit() -> None:
     clock.now += 6
     assert (budget.spent, budget.left) == (6.0, 4.0)
     assert not budget.fits("b", 4.5)
-    assert budget.skipped == [{"what": "b", "why": "takes about 4 s, 4 s of 10 s are left"}]
+    assert budget.skipped == [
+        {"what": "b", "why": "takes about 4.5 s, and 4 s of 10 s are left: give more with --budget"}
+    ]
     assert budget.fits("c", 4.0)
 
 

@@ -37,6 +37,7 @@ def test_suites_and_defaults() -> None:
         "scheme": None,
         "arithmetic": "fp32",
         "threads": None,
+        "only": None,
         "budget": None,
         "data_dir": None,
         "recorded": None,

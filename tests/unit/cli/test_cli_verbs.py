@@ -16,7 +16,7 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 OPTIONS = {
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
-        *("--threads", "--budget", "--data-dir", "--recorded"),
+        *("--only", "--threads", "--budget", "--data-dir", "--recorded"),
     ],
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
     "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],

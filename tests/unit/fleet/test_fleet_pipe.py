@@ -12,7 +12,19 @@ from tempo.errors import ProtocolError, WorkerLost
 from tempo.fleet import DeviceWorker, Done, EventKind, Failed, Fleet, FleetSettings, Task, Worker
 from tempo.fleet.client import Client
 from tempo.ops import compute
-from tempo.wire import Bye, Channel, Compute, Evicted, Hello, Refused, Result, Welcome, decode_request
+from tempo.wire import (
+    DTYPES,
+    Bye,
+    Channel,
+    Compute,
+    Evicted,
+    Hello,
+    Refused,
+    Result,
+    Welcome,
+    decode_request,
+    limits,
+)
 
 
 class Far(Worker):
@@ -32,7 +44,7 @@ class Far(Worker):
     def _serve(self, answers):
         try:
             assert isinstance(self.channel.receive(time.monotonic() + 5)[0], Hello)
-            self.send(Welcome(1, "fp32", "fp64"))
+            self.send(Welcome(limits.VERSION, tuple(DTYPES)))
             answers(self)
             self.channel.wait_until_closed()
         except WorkerLost:

@@ -6,13 +6,15 @@ import json
 
 import msgspec
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_figures import machine, worker
 
 from tempo.errors import OutsideError, UsageError
+from tempo.kernels.passes import _threads
 from tempo.plan.fit import cost, non_negative, seconds_of
-from tempo.plan.machine import Machine, is_large
+from tempo.plan.machine import Machine, is_alone, is_large
 
 
 def test_round_trip(tmp_path):
@@ -20,6 +22,8 @@ def test_round_trip(tmp_path):
     made = machine(workers=[worker("a"), worker("b", up=2.5e9)], overlap=0.25)
     made.save(path)
     assert Machine.load(path) == made
+    made.save(str(tmp_path / "again.json"))
+    assert Machine.load(str(tmp_path / "again.json")) == made
 
 
 def damaged(change):
@@ -61,9 +65,9 @@ def test_what_is_no_calibration_is_refused(text, says, tmp_path):
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path):
-    with pytest.raises(OutsideError, match="cannot be read"):
+    with pytest.raises(OutsideError, match=r"cannot be read \(No such file or directory\). Name a file that"):
         Machine.load(tmp_path / "none.json")
-    with pytest.raises(OutsideError, match="cannot be written"):
+    with pytest.raises(OutsideError, match="cannot be written .* Name a file in a folder that exists"):
         machine().save(tmp_path / "none" / "machine.json")
     large = tmp_path / "large.json"
     large.write_bytes(b" " * (1 << 20) + b"{}")
@@ -110,3 +114,13 @@ def test_the_least_of_some_runs_counts(monkeypatch):
     clock = iter([0.0, 5.0, 5.0, 6.0, 6.0, 9.0])
     monkeypatch.setattr("tempo.plan.fit.time.perf_counter", lambda: next(clock))
     assert seconds_of(lambda: None, repeats=3, enough_s=100) == 1.0
+
+
+@pytest.mark.parametrize("elements", [1, (1 << 18) - 1, 1 << 18, 1 << 22])
+def test_a_pass_is_alone_where_the_kernels_give_it_one_thread(elements):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert is_alone(elements) == (_threads(torch.empty(elements)) == 1)
+    finally:
+        torch.set_num_threads(before)

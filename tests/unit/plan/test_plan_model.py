@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_figures import cost, machine, op, passes, worker
 
+import tempo
 from tempo.config import Config
+from tempo.lowering import lower_linear
+from tempo.plan.machine import Pass
 from tempo.plan.model import CostModel
+from tempo.plan.phases import Work
 from tempo.plan.pipeline import Piece, elapsed, in_turn, overlapped
 from tempo.plan.plan import why_stay
+from tempo.secrecy.rows import Selection
+
+
+def pieces_of(one, *, dw=True):
+    m, config = machine(), Config()
+    return Work(one, m.scheme("mixing"), m, config, mixes=True).cut(dw=dw)
 
 
 def of(one, of_machine=None, *, inference=False, **options):
@@ -63,6 +74,71 @@ def test_without_key_shift_three_more_encodings():
     more = fresh.master_seconds["encode"] - shifted.master_seconds["encode"]
     assert more == pytest.approx(5e-9 * (X + W + Y))  # dY a second time, X and W again
     assert fresh.worker_kept_bytes == shifted.worker_kept_bytes - 4 * X
+
+
+def test_without_key_shift_x_is_projected_twice_and_no_witness_is_kept():
+    """For Y and for dW. dY twice, W' of either kind once; replies Y, dW and dX."""
+    c = of(op(), key_shift=False)
+    assert c.master_seconds["check"] == pytest.approx(1e-9 * (2 * X + 2 * Y + 2 * W + Y + W + X))
+    assert c.tee_kept_bytes == 4 * W
+
+
+def test_every_piece_pays_for_the_checks_of_w():
+    """Eight pieces or so: both products with W, and a dW of each."""
+    one = op(1 << 17, 200, 300)
+    c, pieces = of(one), len(pieces_of(one))
+    x, y = (1 << 17) * 200, (1 << 17) * 300
+    assert pieces == 8
+    assert c.master_seconds["check"] == pytest.approx(1e-9 * (2 * x + 2 * y + y + x + 3 * pieces * W))
+    assert c.bytes_up == 4 * (x + y + W)
+    assert c.bytes_down == 4 * (x + y + pieces * W)
+
+
+def test_gradients_under_fresh_keys_are_cut_each_for_itself():
+    """dW pays for its pieces with partial results; dX does not, and has more of them."""
+    one = op(16384, 512, 512)
+    x = y = 16384 * 512
+    w = 512 * 512
+    c = of(one, key_shift=False)
+    of_x, of_w = pieces_of(one, dw=False), pieces_of(one, dw=True)
+    assert len(of_x) == 7
+    assert len(of_w) == 7
+    assert c.bytes_up == 4 * (2 * x + 2 * y + 2 * w), "either W' goes to the worker once"
+    assert c.bytes_down == 4 * (2 * y + len(of_w) * w)
+    wide = op(16384, 1024, 1024)
+    assert (len(pieces_of(wide, dw=False)), len(pieces_of(wide, dw=True))) == (7, 6)
+
+
+def test_a_small_pass_in_a_large_operation_has_one_thread():
+    """W of 2^16 elements beside X of 2^24."""
+    one_thread, all_threads = cost(8e-9), cost(1e-9)
+    encode = Pass(narrow_one=one_thread, narrow_all=all_threads, wide_one=one_thread, wide_all=all_threads)
+    scheme = msgspec.structs.replace(passes(), encode=encode)
+    c = of(
+        op(1 << 16, 256, 256, want_x=False, want_w=False),
+        machine(scheme=scheme),
+        inference=True,
+        weight_uses=1,
+    )
+    assert c.master_seconds["encode"] == pytest.approx(1e-9 * (1 << 24) + 8e-9 * (1 << 16))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with tempo.Session("cpu") as session:
+        yield session._interceptor._offload._engine
+
+
+@pytest.mark.parametrize("k", [256, 512])
+@given(rows=st.integers(64, 1 << 17), dw=st.booleans(), double=st.booleans())
+@settings(deadline=None)
+def test_pieces_are_those_of_the_engine(engine, k, rows, dw, double):
+    """Rows, lanes and order, whatever the dtype."""
+    found = pieces_of(op(rows, k, 256, itemsize=8 if double else 4), dw=dw)
+    lowering = lower_linear((rows, k), (256, k))
+    shards, home = engine.shards(lowering, Selection.everything(1, rows), dw=dw)
+    assert found == [(lane, sum(where.counts)) for lane, where in shards]
+    assert home.empty
 
 
 def test_a_gradient_that_is_not_wanted_costs_nothing():
@@ -174,7 +250,9 @@ def test_more_rows_cost_more(m, rows, k, n):
 @given(machines, st.integers(64, 1024))
 @settings(max_examples=100, deadline=None)
 def test_wide_layers_gain_more(m, width):
-    """With many more rows than features: W is a share of the elements that does not count."""
+    """With many more rows than features: W is a share of the elements that does not count. One worker:
+    shares of several are in quarters, and the slow one may have more than it can do."""
+    m = msgspec.structs.replace(m, workers=m.workers[:1])
     narrow, wide = (of(op(100_000, w, w), m) for w in (width, 4 * width))
     assert wide.law_speedup > narrow.law_speedup
     assert wide.tee_seconds / wide.tempo_seconds > narrow.tee_seconds / narrow.tempo_seconds
@@ -204,7 +282,7 @@ some_pieces = st.lists(
 @given(some_pieces, st.floats(0, 9), st.floats(0, 1))
 def test_overlap_lies_between_its_ends(pieces, decode, share):
     fast, slow = overlapped(pieces, decode), in_turn(pieces, decode)
-    master = sum(p.seal + p.check for p in pieces) + decode
+    master = sum(p.seal + p.open for p in pieces) + decode
     assert master - 1e-9 <= fast <= slow + 1e-9
     assert fast - 1e-9 <= elapsed(pieces, decode, share) <= slow + 1e-9
 

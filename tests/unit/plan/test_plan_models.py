@@ -55,7 +55,11 @@ def test_examples_without_transformers(name, monkeypatch):
 def test_what_is_no_model(script):
     for name, error, says in [
         ("resnet9000", UsageError, "names no model: expected module:factory"),
-        ("mlp:0x3", UsageError, "no module named 'mlp'"),
+        ("mlp:0x3", UsageError, "a width from 1 to 999999 .* such as mlp:1024x3"),
+        ("mlp:-1x3", UsageError, "such as mlp:1024x3"),
+        ("mlp:64", UsageError, "such as mlp:1024x3"),
+        ("mlp:", UsageError, "such as mlp:1024x3"),
+        ("mlp:build", UsageError, "no module named 'mlp'"),
         ("no_such_module:f", UsageError, "no module named 'no_such_module'"),
         (f"{script}:gone", UsageError, "no callable 'gone'"),
         (f"{script}:number", UsageError, "no callable 'number'"),

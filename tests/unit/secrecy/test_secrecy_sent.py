@@ -596,7 +596,8 @@ def test_a_lie_about_dw_that_another_worker_could_redo_is_sealed_anew():
             frozenset({kept.x.operand.id, ticket.weight.operand.id}),
             1e18,
         )
-        runner.holdings.add([kept.x.operand.id])
+        runner.holdings.sending(ticket, [kept.x.operand.id])
+        runner.holdings.arrived(ticket)
         holder.lie = lambda t: 1.01 * t
         dx, dw = house.backward(ticket, X[:100], w.detach(), DY[:100])
         torch.testing.assert_close(dw, DY[:100].mT @ X[:100], rtol=1e-9, atol=1e-9)

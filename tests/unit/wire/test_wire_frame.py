@@ -207,3 +207,23 @@ def test_random_streams_end_in_an_error_of_ours(data, framed):
             pass
         finally:
             channel.close()
+
+
+def test_a_close_while_another_thread_polls_ends_as_a_lost_connection(raw_and_master):
+    """`Client.close` says Bye from another thread: poll refuses two threads with a RuntimeError."""
+    _, channel = raw_and_master
+    inside, ended = threading.Event(), []
+
+    def wait():
+        inside.set()
+        ended.append(channel.ready(2.0))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    inside.wait(5)
+    time.sleep(0.1)
+    with pytest.raises(WorkerLost, match="RuntimeError"):
+        channel.ready(1.0)
+    channel.close()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -8,8 +8,9 @@ import torch
 from test_worker_server import Master, W, X, part
 
 from tempo.ops import compute
-from tempo.wire import Bye, Compute, Evicted, Hello, Refused, Release, Result
+from tempo.wire import Bye, Compute, Evicted, Hello, Refused, Release, Result, limits
 from tempo.worker import Executor, TooLarge
+from tempo.worker.ahead import Ahead
 from tempo.worker.executor import Gone
 
 ROWS = (2, 4)
@@ -23,7 +24,7 @@ def soon():
 @pytest.fixture
 def master():
     master = Master()
-    master.ask(Hello(1))
+    master.ask(Hello(limits.VERSION))
     yield master
     master.end()
 
@@ -178,7 +179,7 @@ def test_a_master_that_sends_without_reading_gets_two_requests_into_memory():
     """The rest waits in its socket: what the worker holds does not grow with what is sent."""
     x, w = torch.randn(512, 64), torch.randn(1, 2048, 64)  # results of 4 MB: the worker cannot write many
     master = Master(memory=64 << 20)
-    master.ask(Hello(1))
+    master.ask(Hello(limits.VERSION))
     admitted = []
     admit = master.executor.admit
     master.executor.admit = lambda request: (admitted.append(request.job), admit(request))[1]
@@ -199,3 +200,31 @@ def test_a_master_that_sends_without_reading_gets_two_requests_into_memory():
     master.channel.close()
     thread.join(10)
     master.end()
+
+
+@pytest.mark.security
+def test_idle_blocks_and_the_store_stay_within_the_memory_together(master):
+    ahead = Ahead(master.channel, executor := Executor("cpu", 80 << 20))
+    assert ahead._pool._limit == 10 << 20
+    assert executor.store.max_bytes + ahead._pool._limit == 80 << 20
+    Ahead(master.channel, executor)
+    assert executor.store.max_bytes == 70 << 20, "the next connection takes the same share, not another"
+
+
+@pytest.mark.security
+def test_copies_in_another_arithmetic_are_counted_until_the_job_was_run():
+    """Rounding to bfloat16 copies both operands: six bytes an element beside the four of float32."""
+    sizes = X.nbytes + W.nbytes
+    need = sizes + Y.nbytes + 6 * sizes // 4
+    rounded = Compute(1, "product", part(1, X), part(2, W), ROWS, "bf16")
+    with pytest.raises(TooLarge):
+        Executor("cpu", need - 1).admit(rounded)
+    # Two such jobs are not computed at once: the second adds no copies of its own.
+    executor = Executor("cpu", need + sizes + Y.nbytes)
+    other = Compute(2, "product", part(3, X), part(4, W), ROWS, "bf16")
+    assert executor.admit(rounded) == executor.admit(other) == ()
+    executor.run(rounded, {1: X, 2: W})
+    executor.run(other, {3: X, 4: W})
+    executor.done(rounded)
+    executor.done(other)
+    assert (executor._reserved, executor._temporary) == ({}, {})

@@ -126,14 +126,14 @@ def test_a_missing_operand_is_named_and_nothing_is_stored(master):
 
 def test_a_full_store_evicts_but_never_what_the_job_uses():
     w = torch.randn(1, 64, 64)
-    master = Master(memory=5 * w.nbytes)
+    master = Master(memory=6 * w.nbytes)  # an eighth of it is for idle blocks: five and a quarter are left
     master.ask(Hello(limits.VERSION))
     x = torch.randn(64, 64)
     master.compute(Compute(0, "product", part(0, x), part(100, w, keep=True), (64,), "fp32"), x, w)
     for number in range(1, 20):
         kept = part(100, w, sent=False)
         master.compute(Compute(number, "product", part(number, x, keep=True), kept, (64,), "fp32"), x)
-        assert master.executor.store.bytes <= 4 * w.nbytes
+        assert master.executor.store.bytes <= 4 * w.nbytes  # beside the result
     gone = Compute(20, "grad_w", part(1, x, sent=False), part(2, x, sent=False), (64,), "fp32")
     assert master.ask(gone)[0] == Evicted(20, (1, 2))
     master.end()
