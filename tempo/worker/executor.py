@@ -195,6 +195,8 @@ class Executor:
             del self._coming[part.id]
 
     def _holds(self, part: Part) -> bool:
+        if part.id in self._doomed:
+            return False  # released, and here only until an earlier request was run
         coming = self._coming.get(part.id)
         if coming is not None:
             if (coming.shape, coming.dtype) != (part.shape, part.dtype):
