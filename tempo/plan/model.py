@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from tempo.config import Config
-from tempo.plan.machine import Machine
+from tempo.plan.machine import Cost, Machine
 from tempo.plan.phases import FLOAT32, Phase, Work
 from tempo.plan.trace import Op
+
+#: Elements of an operand that no cache holds.
+REFERENCE: Final = 1 << 23
 
 _KINDS: Final = {"bmm": "bmm", "linear": "linear", "linear, weight transposed": "linear"}
 
@@ -105,13 +108,16 @@ class CostModel:
         )
 
     def memcpys(self) -> float:
-        """Copies per element that encoding or decoding and its check cost at best: m of the law."""
-        copies = self._machine.tee.memcpy_elements_per_second
+        """Copies per element that encoding or decoding and its check cost at best, m of the law: at
+        REFERENCE elements of one group, since a fit's slope alone may have lost some of them to the call."""
         p = self._passes
+
+        def each(cost: Cost) -> float:
+            return cost.of(groups=1, rows=0, elements=REFERENCE) / REFERENCE
+
         pairs = zip(p.encode.costs, p.decode.costs, p.check.costs, strict=True)
-        return copies * min(
-            min(e.element_seconds, d.element_seconds) + c.element_seconds for e, d, c in pairs
-        )
+        best = min(min(each(e), each(d)) + each(c) for e, d, c in pairs)
+        return self._machine.tee.memcpy_elements_per_second * best
 
     def _law(self, op: Op) -> float:
         """S <= (flops / F) / (m elements / b). For G = 1 that is 3 h b / (m F), h = K N / (K + N), in
