@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -208,7 +209,9 @@ class Executor:
         return tensor is not None
 
 
+@lru_cache(maxsize=64)
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tried once for all connections: a stranger that only connects must not cost products."""
     try:
         one = torch.ones(1, 1, dtype=dtype, device=device)
         return bool(compute(Op.PRODUCT, one, one.view(1, 1, 1), (1,)).item() == 1)

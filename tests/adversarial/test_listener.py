@@ -158,8 +158,15 @@ def test_thousands_of_tiny_connections_leave_nothing_behind(run, master):
         if number % 500 == 0:
             assert_served(honest)
     assert_served(honest)
-    assert_served(master(running))
     end = soon()
+    while True:  # the last strangers may still hold places: their end is noticed in threads of their own
+        try:
+            other = master(running)
+            break
+        except WorkerLost:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert_served(other)
     while len(os.listdir("/proc/self/fd")) > descriptors + 4 and time.monotonic() < end:
         time.sleep(0.05)
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
