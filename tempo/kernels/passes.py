@@ -108,11 +108,13 @@ def transform(tasks: Sequence[Transform]) -> None:
 def _batches(tasks: Sequence[Transform]) -> Iterator[list[Transform]]:
     """Stretches of rows, as many at a time as fit the scratch memory."""
     batch: list[Transform] = []
+    elements = 0
     for part in (part for task in tasks for part in task.stretches()):
-        if batch and sum(p.elements for p in batch) + part.elements > _SCRATCH:
+        if batch and elements + part.elements > _SCRATCH:
             yield batch
-            batch = []
+            batch, elements = [], 0
         batch.append(part)
+        elements += part.elements
     if batch:
         yield batch
 

@@ -95,14 +95,6 @@ class Selection:
         else:
             t_GRF[group, run] = rows_F
 
-    def add(self, t_GRF: Tensor, group: int, row_1F: Tensor) -> None:
-        """Add the same row to each of a group's."""
-        run, index = self._runs[group], self.index[group]
-        if run is None and index is not None:
-            t_GRF[group].index_add_(0, index, row_1F.expand(index.numel(), -1))
-        else:
-            t_GRF[group, run] += row_1F
-
     def shards(
         self, weights: Sequence[float], smallest: int, grain: int = 1
     ) -> tuple[dict[int, Selection], Selection]:
