@@ -121,6 +121,15 @@ class Config:
                 raise UsageError(f"unknown setting {name!r}. There are: {', '.join(sorted(known))}")
         return replace(self, **options)
 
+    def chosen(self) -> dict[str, Any]:
+        """The scheme, and every setting that is not the default."""
+        usual = Config()
+        return {"scheme": self.scheme} | {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != getattr(usual, f.name)
+        }
+
     def make_scheme(self) -> Scheme:
         """How the bases of a session with these settings are drawn."""
         return scheme_from(

@@ -5,6 +5,7 @@
     │   └── UnsupportedError      2  a layer, dtype or use that Tempo refuses, and what to do instead
     ├── KeySpentError             1  a single-use key was asked to hide a second operand
     ├── IntegrityError            1  a reply failed its check
+    ├── TamperedError             1  a log, a sealed file or a proof is not what was written or signed
     └── OutsideError              3  worker, file, network
         ├── WorkerError           3  a worker did not deliver
         │   ├── WorkerLost        3  it is gone: closed, killed, or past its deadline
@@ -43,6 +44,10 @@ class KeySpentError(TempoError):
 
 
 class IntegrityError(TempoError):
+    pass
+
+
+class TamperedError(TempoError):
     pass
 
 

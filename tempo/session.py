@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self, TypeVar, final
 
 from torch import nn
 
+from tempo import __version__
 from tempo.config import Config
 from tempo.engine import Engine
 from tempo.errors import UsageError
@@ -31,6 +32,7 @@ from tempo.secrecy.pieces import Desk
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
+from tempo.trust.ledger import Ledger, SessionLog
 
 #: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
 _EVENTS = 10_000
@@ -49,6 +51,7 @@ class Session:
     workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), "host:port" of a
     `tempo worker`, or a list of these. tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
+    ledger: an open audit log, which gets the session, its settings and every integrity event.
     Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
     """
 
@@ -58,6 +61,7 @@ class Session:
         *,
         tls: TlsFiles | None = None,
         config: Config | None = None,
+        ledger: Ledger | None = None,
         **options: Any,
     ) -> None:
         self._config = config = (config or Config()).with_options(**options)
@@ -74,6 +78,13 @@ class Session:
         first = workers_from(workers, tls=tls)
         self._workers = len(first)  # that were ever named, so that names stay unique
         self._fleet = Fleet(first, config.fleet, self._note)
+        self._log: SessionLog | None = None
+        if ledger is not None:
+            try:
+                self._log = SessionLog(ledger, __version__, config.chosen(), [w.name for w in first])
+            except BaseException:
+                self._fleet.close()
+                raise
         release = self._fleet.release
         labels = itertools.count(1)
         verifier = Verifier(key, config.probes)
@@ -191,6 +202,8 @@ class Session:
         self._events.append(event)
         if event.kind in (EventKind.CHECK_FAILED, EventKind.PROTOCOL):
             self._caught.add(event.worker)
+        if self._log is not None:
+            self._log.event(event)
 
     def close(self) -> None:
         """Stop the workers. Protected models stay usable only after `unprotect`."""
@@ -198,6 +211,17 @@ class Session:
             self._closed = True
             self._weights.clear()
             self._fleet.close()
+            if self._log is not None:
+                report = self.report()
+                names = (
+                    "checks",
+                    "checks_failed",
+                    "retries",
+                    "local_fallbacks",
+                    "bytes_sent",
+                    "bytes_received",
+                )
+                self._log.close({name: getattr(report, name) for name in names})
 
     def __enter__(self) -> Self:
         return self
