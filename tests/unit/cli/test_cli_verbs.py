@@ -27,6 +27,8 @@ OPTIONS = {
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
         *("--confidential-slowdown", "--cert", "--key", "--ca", "--json"),
     ],
+    "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
+    "unseal": ["--key", "--name", "--at-least", "--json"],
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),

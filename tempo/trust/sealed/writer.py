@@ -1,0 +1,141 @@
+"""Writes a sealed file, record by record, in one pass. The file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+from tempo.errors import OutsideError, UsageError
+from tempo.kernels.hidden import Hidden
+from tempo.trust.sealed.format import Field, Header, Kind, Manifest, pack_header, pack_manifest
+from tempo.trust.sealed.keys import DataKey, Recipient
+from tempo.trust.sealed.stream import SALT, SEGMENT, TAG, Segments
+
+
+@final
+class SealedWriter(Hidden):
+    """with SealedWriter(path, key, kind="files", name="invoices") as out: out.add(b"...")
+
+    key: a DataKey, or a Recipient, whose owner alone can open the file then. Leaving the block by an error
+    leaves nothing behind. Raises UsageError where the path exists (unless `replace`), OutsideError where it
+    cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: DataKey | Recipient,
+        *,
+        kind: Kind,
+        name: str,
+        fields: Sequence[Field] = (),
+        sequence: int = 0,
+        replace: bool = False,
+    ) -> None:
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists already: name another file")
+        self._path = path
+        self._about = (kind, name, sequence, tuple(fields))
+        salt = os.urandom(SALT)
+        if isinstance(key, Recipient):
+            inner = DataKey.generate()
+            header = pack_header(Header(salt, key.name, key.wrap(inner)))
+        else:
+            inner, header = key, pack_header(Header(salt, key.name))
+        self._segments = Segments(inner, salt, header)
+        self._number = 0
+        self._buffer = bytearray(SEGMENT)
+        self._filled = 0
+        self._sealed = bytearray(SEGMENT + TAG)
+        self._ends = array("Q")
+        self._length = 0
+        self._done = False
+        try:
+            fd, self._temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except OSError as error:
+            raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
+        self._file = os.fdopen(fd, "wb", buffering=0)
+        self._write(header)
+
+    def add(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """One record: the pieces, one after the other."""
+        for piece in pieces:
+            self._put(memoryview(piece).cast("B"))
+        self._ends.append(self._length)
+
+    def finish(self, fields: Sequence[Field] | None = None) -> None:
+        """Index and manifest; then the file is in its place. fields: where they are known at the end only."""
+        kind, name, sequence, first = self._about
+        known = first if fields is None else tuple(fields)
+        ends = self._ends
+        manifest = pack_manifest(Manifest(kind, name, sequence, len(ends), known))
+        if ends.itemsize != 8:
+            raise AssertionError("an index entry has 8 bytes")
+        if sys.byteorder == "little":
+            ends = array("Q", ends)
+            ends.byteswap()
+        self._put(memoryview(ends).cast("B"))
+        self._put(memoryview(manifest))
+        self._seal(memoryview(self._buffer)[: self._filled], last=True)
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            Path(self._temporary).replace(self._path)
+        except OSError as error:
+            self.discard()
+            raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error
+        self._done = True
+
+    def discard(self) -> None:
+        """Nothing is left of it. May be called again."""
+        if not self._done:
+            self._done = True
+            self._file.close()
+            Path(self._temporary).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.discard()
+        elif not self._done:
+            self.finish()
+
+    def _put(self, data: memoryview) -> None:
+        self._length += len(data)
+        while data:
+            # A full segment is sealed only when more comes: the last one is marked.
+            if self._filled == SEGMENT:
+                self._seal(memoryview(self._buffer), last=False)
+                self._filled = 0
+            if self._filled == 0 and len(data) > SEGMENT:
+                self._seal(data[:SEGMENT], last=False)
+                data = data[SEGMENT:]
+                continue
+            part = data[: SEGMENT - self._filled]
+            self._buffer[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            data = data[len(part) :]
+
+    def _seal(self, plain: memoryview, *, last: bool) -> None:
+        count = self._segments.seal_into(self._number, plain, self._sealed, last=last)
+        self._write(memoryview(self._sealed)[:count])
+        self._number += 1
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self.discard()
+            raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error
