@@ -49,6 +49,9 @@ class SealedDataset(Dataset[Any]):
         self._file = SealedFile(Path(path), key, expected)
         self._transform = transform
         manifest = self._file.manifest
+        if manifest.kind == "state":
+            self._file.close()
+            raise UsageError(f"{path} is a checkpoint: Session.resume reads it")
         self.classes = tuple(f.name for f in manifest.fields) if manifest.kind == "images" else ()
         self._decode: Callable[[int, memoryview], Any] = {
             "arrays": self._arrays,

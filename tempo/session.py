@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self, TypeVar, final
 from torch import nn
 
 from tempo import __version__
+from tempo.checkpoint import Checkpoints, Resumed
 from tempo.config import Config
 from tempo.engine import Engine
 from tempo.errors import UsageError
@@ -33,6 +34,7 @@ from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
 from tempo.trust.ledger import Ledger, SessionLog
+from tempo.trust.sealed import DataKey, OwnerKey, Recipient
 
 #: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
 _EVENTS = 10_000
@@ -85,6 +87,7 @@ class Session:
             except BaseException:
                 self._fleet.close()
                 raise
+        self._checkpoints = Checkpoints(self._stats, self._fleet, self._log)
         release = self._fleet.release
         labels = itertools.count(1)
         verifier = Verifier(key, config.probes)
@@ -176,6 +179,27 @@ class Session:
             events=events,
             notes=_notes(self._config, stats),
         )
+
+    def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
+        """Write all that the run needs to go on, sealed, in the place of an older checkpoint.
+
+            session.checkpoint("run.tempo", key, step=step, model=model, optimizer=optimizer)
+
+        parts: whatever has state_dict and load_state_dict, torch generators, and plain data as `extra`. With
+        them go the states of PyTorch's, NumPy's and Python's generators, this session's counters, and what
+        is held against workers. The name of the run is the file's.
+        Raises UnsupportedError for state that would need pickle, OutsideError where the file cannot be
+        written: then the older one is still there.
+        """
+        self._checkpoints.write(Path(path), key, step, parts)
+
+    def resume(self, path: str | Path, key: DataKey | OwnerKey, **parts: Any) -> Resumed | None:
+        """Put back what `checkpoint` wrote, and say at which step that was; None where there is no file yet.
+
+        With an audit log, a file older than the newest that the log knows is refused. Raises TamperedError,
+        UsageError for another key or other parts, and then nothing was changed.
+        """
+        return self._checkpoints.resume(Path(path), key, parts)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:

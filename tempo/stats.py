@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -59,6 +59,17 @@ class Stats:
     def count(self, name: str) -> int:
         with self._lock:
             return self._counts[name]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+    def go_on_from(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
+        """Add what an earlier run of the same work counted."""
+        with self._lock:
+            self._counts.update(counts)
+            self._seconds.update(seconds)
 
     @property
     def seconds(self) -> dict[str, float]:

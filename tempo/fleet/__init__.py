@@ -4,7 +4,7 @@ from tempo.fleet.device import DeviceWorker
 from tempo.fleet.fleet import Fleet
 from tempo.fleet.process import ProcessWorker
 from tempo.fleet.remote import RemoteWorker
-from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Standing, Stats
 from tempo.fleet.spec import WorkerSpec, workers_from
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
@@ -22,6 +22,7 @@ __all__ = [
     "OperandsEvicted",
     "ProcessWorker",
     "RemoteWorker",
+    "Standing",
     "Stats",
     "Task",
     "TlsFiles",

@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar, final
@@ -28,7 +28,7 @@ from typing import Self, TypeVar, final
 from tempo.errors import UsageError
 from tempo.fleet.dispatch import Dispatch
 from tempo.fleet.runner import Runner
-from tempo.fleet.settings import Event, FleetSettings, Stats, Watcher
+from tempo.fleet.settings import Event, FleetSettings, Standing, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
@@ -163,6 +163,17 @@ class Fleet:
     def watch(self, watcher: Watcher | None) -> None:
         """From now on tell `watcher` when jobs were sent, computed, received; None: nobody."""
         self._watcher = watcher
+
+    @property
+    def standing(self) -> dict[str, Standing]:
+        """Of each worker that was caught, by name."""
+        return {r.name: r.standing for r in self._runners if r.standing.relapses}
+
+    def restore(self, standing: Mapping[str, Standing]) -> None:
+        """What an earlier run held against workers of these names counts again."""
+        for runner in self._runners:
+            if runner.name in standing:
+                runner.restore(standing[runner.name])
 
     @property
     def width(self) -> int:

@@ -16,7 +16,7 @@ from tempo.errors import ProtocolError, WorkerError, WorkerLost
 from tempo.fleet.holdings import Holdings
 from tempo.fleet.pace import Pace
 from tempo.fleet.pipe import Pipe
-from tempo.fleet.settings import Event, EventKind, FleetSettings, Watcher
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Standing, Watcher
 from tempo.fleet.ticket import NotTried, Ticket
 from tempo.fleet.worker import JobRefused, Worker
 from tempo.ops import Unverified
@@ -104,6 +104,18 @@ class Runner:
             self._quarantined_until = time.monotonic() + seconds
         self.holdings.distrust()
         self._tell(EventKind.QUARANTINED, f"not used for {seconds:g} s; what it held counts as lost")
+
+    @property
+    def standing(self) -> Standing:
+        with self._lock:
+            return Standing(self._relapses, max(0.0, self._quarantined_until - time.monotonic()))
+
+    def restore(self, standing: Standing) -> None:
+        """Treat the worker as one that did that before."""
+        with self._lock:
+            self._relapses = max(self._relapses, standing.relapses)
+            until = time.monotonic() + standing.quarantine_s if standing.quarantine_s else 0.0
+            self._quarantined_until = max(self._quarantined_until, until)
 
     def stop(self) -> None:
         """Take no more tickets, and end the thread once its queue is done."""

@@ -65,6 +65,14 @@ class Event:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is held against a worker: how often it was caught, and for how much longer it is left alone."""
+
+    relapses: int
+    quarantine_s: float
+
+
 #: Told of a span of a job: part ("send", "worker", "receive"), lane, start and end in seconds of
 #: time.perf_counter(), bytes. Called in the threads of the workers.
 Watcher = Callable[[str, str, float, float, int], None]

@@ -20,7 +20,7 @@ from typing import Self, final
 
 from tempo.errors import OutsideError, UsageError
 from tempo.kernels.hidden import Hidden
-from tempo.trust.ledger.entry import Kind, Value, make
+from tempo.trust.ledger.entry import Entry, Kind, Value, make
 from tempo.trust.ledger.files import CHECKPOINT, ENTRIES, HASHES, Contents, read_verified
 from tempo.trust.ledger.merkle import HASH_BYTES, Frontier, leaf_hash
 from tempo.trust.ledger.note import Checkpoint, Signer
@@ -111,6 +111,11 @@ class Ledger(Hidden):
                 raise
             self._frontier, self._length = after, self._length + len(line) + 1
             return checkpoint
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, read from disk and verified."""
+        with self._lock:
+            return read_verified(self._directory, self._signer.verifier).entries
 
     @property
     def head(self) -> Checkpoint:

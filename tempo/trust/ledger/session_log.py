@@ -61,6 +61,22 @@ class SessionLog:
             self._closed = True  # one error is enough: the run ends by this one
             raise
 
+    def checkpoint(self, name: str, step: int) -> None:
+        """Raises OutsideError where the log cannot be written."""
+        self._ledger.append(Kind.CHECKPOINT_WRITTEN, name=name, step=step)
+
+    def resumed(self, name: str, step: int) -> None:
+        """As `checkpoint`."""
+        self._ledger.append(Kind.CHECKPOINT_RESUMED, name=name, step=step)
+
+    def newest_checkpoint(self, name: str) -> int:
+        """Step of the newest checkpoint of that name that the log knows, 0 for none."""
+        written = (e for e in self._ledger.entries() if e.kind is Kind.CHECKPOINT_WRITTEN)
+        return max(
+            (s for e in written if e.fields["name"] == name and isinstance(s := e.fields["step"], int)),
+            default=0,
+        )
+
     def close(self, counts: Mapping[str, int]) -> None:
         """Enter the end, unless the log failed before. May be called again."""
         with self._lock:

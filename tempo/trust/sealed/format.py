@@ -34,7 +34,7 @@ MAX_MANIFEST: Final = 64 << 20
 END: Final = 4 + 2
 OFFSET: Final = 8
 
-Kind = Literal["arrays", "files", "images", "table", "tensors"]
+Kind = Literal["arrays", "files", "images", "state", "table", "tensors"]
 
 
 @final
@@ -57,7 +57,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @final
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """fields: arrays of each record (arrays), records (tensors), columns (table), classes (images)."""
+    """fields: arrays of each record (arrays), records (tensors, state), columns (table), classes (images)."""
 
     kind: Kind
     name: str

@@ -39,6 +39,8 @@ def restore(
     try:
         with SealedFile(path, key, expected) as file:
             kind = file.manifest.kind
+            if kind == "state":
+                raise UsageError(f"{path} is a checkpoint: Session.resume reads it")
             made = scratch / "out"
             if kind in ("files", "images"):
                 _folder(file, made, progress)

@@ -117,7 +117,7 @@ class Tensors(Source):
         if sys.byteorder != "little":
             raise UnsupportedError("tensors are sealed as little-endian", "seal them on another machine")
         self._tensors = tensors
-        self.fields = tuple(Field(n, _dtype(t), tuple(t.shape)) for n, t in tensors.items())
+        self.fields = tuple(Field(n, tensor_dtype(t), tuple(t.shape)) for n, t in tensors.items())
         self.count = len(tensors)
 
     def records(self) -> Iterator[tuple[bytes | memoryview, ...]]:
@@ -125,7 +125,7 @@ class Tensors(Source):
             yield (t.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(),)
 
 
-def _dtype(t: Tensor) -> str:
+def tensor_dtype(t: Tensor) -> str:
     """NumPy's name of the dtype, or bfloat16, which it has none for."""
     return "bfloat16" if t.dtype == torch.bfloat16 else str(torch.empty(0, dtype=t.dtype).numpy().dtype.str)
 

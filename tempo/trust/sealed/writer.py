@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +40,8 @@ class SealedWriter(Hidden):
     ) -> None:
         if path.exists() and not replace:
             raise UsageError(f"{path} exists already: name another file")
+        if not path.parent.is_dir():
+            raise OutsideError(f"{path} cannot be written: there is no folder {path.parent}")
         self._path = path
         self._about = (kind, name, sequence, tuple(fields))
         salt = os.urandom(SALT)
@@ -56,8 +58,20 @@ class SealedWriter(Hidden):
         self._ends = array("Q")
         self._length = 0
         self._done = False
+        # One name, so that what a killed process left is overwritten and does not pile up.
+        self._temporary = path.with_name(f".{path.name}.new")
         try:
-            fd, self._temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(fd), self._temporary.stat()):
+                    raise BlockingIOError  # it was put in its place between open and lock
+                os.ftruncate(fd, 0)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (BlockingIOError, FileNotFoundError):
+            raise UsageError(f"another process writes {path} right now") from None
         except OSError as error:
             raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
         self._file = os.fdopen(fd, "wb", buffering=0)
@@ -85,8 +99,8 @@ class SealedWriter(Hidden):
         self._seal(memoryview(self._buffer)[: self._filled], last=True)
         try:
             os.fsync(self._file.fileno())
-            self._file.close()
-            Path(self._temporary).replace(self._path)
+            self._temporary.replace(self._path)
+            self._file.close()  # and with it the lock
         except OSError as error:
             self.discard()
             raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error
@@ -97,7 +111,7 @@ class SealedWriter(Hidden):
         if not self._done:
             self._done = True
             self._file.close()
-            Path(self._temporary).unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -264,6 +264,26 @@ def test_an_existing_file_is_not_overwritten_unless_told(tmp_path, key):
     assert SealedFile(tmp_path / "f", key).record(0) == b"two"
 
 
+def test_a_second_writer_is_refused(tmp_path, key):
+    with SealedWriter(tmp_path / "f", key, kind="files", name="n") as out:
+        with pytest.raises(UsageError, match="another process"):
+            write(tmp_path / "f", key, [b"two"])
+        out.add(b"one")
+    assert SealedFile(tmp_path / "f", key).record(0) == b"one"
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path, key):
+    (tmp_path / ".f.new").write_bytes(b"half" * 100_000)
+    write(tmp_path / "f", key, [b"one"])
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert SealedFile(tmp_path / "f", key).record(0) == b"one"
+
+
+def test_no_folder_is_said(tmp_path, key):
+    with pytest.raises(OutsideError, match="no folder"):
+        write(tmp_path / "none" / "f", key, [])
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path, key, monkeypatch):
     write(tmp_path / "f", key, [b"one"])
 
