@@ -35,6 +35,7 @@ from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
 from tempo.trust.ledger import Ledger, SessionLog
 from tempo.trust.sealed import DataKey, OwnerKey, Recipient
+from tempo.truth import UnsafeTruth
 
 #: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
 _EVENTS = 10_000
@@ -54,6 +55,7 @@ class Session:
     `tempo worker`, or a list of these. tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
     ledger: an open audit log, which gets the session, its settings and every integrity event.
+    unsafe_truth: a folder that every plain operand and basis is written to, for scoring attacks.
     Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
     """
 
@@ -64,6 +66,7 @@ class Session:
         tls: TlsFiles | None = None,
         config: Config | None = None,
         ledger: Ledger | None = None,
+        unsafe_truth: str | Path | None = None,
         **options: Any,
     ) -> None:
         self._config = config = (config or Config()).with_options(**options)
@@ -91,8 +94,9 @@ class Session:
         release = self._fleet.release
         labels = itertools.count(1)
         verifier = Verifier(key, config.probes)
-        desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision)
-        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
+        self._truth = truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
+        desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision, truth)
+        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, truth)
         engine = Engine(
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
         )
@@ -121,6 +125,8 @@ class Session:
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
+        if self._truth is not None:
+            self._truth.learn(model)
         place = {} if place is None else place
         protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place)
         if "auto" in (self._config.placement, *place.values()):
@@ -177,7 +183,7 @@ class Session:
             quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
-            notes=_notes(self._config, stats),
+            notes=_notes(self._config, stats, truth=self._truth is not None),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -262,13 +268,15 @@ class Session:
         raise TypeError("a session holds keys and is not pickled or copied")
 
 
-def _notes(config: Config, stats: Stats) -> list[str]:
+def _notes(config: Config, stats: Stats, *, truth: bool) -> list[str]:
     notes = {
         "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
         "unsafe_none": "scheme unsafe_none hides nothing",
         "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
     }
     out = [notes[config.scheme]]
+    if truth:
+        out.append("unsafe_truth: every plain operand and every basis was written to disk")
     if config.placement == "auto":
         out.append("placement auto rests on timings: another run may place and round differently")
     if config.scheme == "mixing" and config.key_shift:

@@ -43,6 +43,7 @@ class ProcessWorker(Worker):
     """Construction spawns and returns at once, so that several start in parallel; `connect` waits.
 
     memory: bytes of operands and results that it may hold. start_s: time to load torch and say hello.
+    record: a folder for all that the worker sees (`tempo.worker.recording` reads it).
     unsafe_lie: answer some jobs wrongly, for tests and demonstrations.
     """
 
@@ -56,6 +57,7 @@ class ProcessWorker(Worker):
         threads: int = 1,
         memory: int = DEFAULT_MEMORY,
         start_s: float = DEFAULT_START_S,
+        record: Path | None = None,
         unsafe_lie: Lie | None = None,
     ) -> None:
         self.name = name
@@ -64,6 +66,8 @@ class ProcessWorker(Worker):
         self._deadline = time.monotonic() + start_s
         command = [sys.executable, "-m", "tempo.worker", "--device", device]
         command += ["--threads", str(threads), "--memory", str(memory)]
+        if record is not None:
+            command += ["--record", str(record)]
         if unsafe_lie is not None:
             command += ["--unsafe-lie", str(unsafe_lie)]
         ours, theirs = socket.socketpair()

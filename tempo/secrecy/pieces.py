@@ -23,6 +23,7 @@ from tempo.secrecy.scheme import Scheme
 from tempo.secrecy.seal import FeatureKey, RowKey, open_rows
 from tempo.secrecy.weights import Kept, Release, SealedWeight
 from tempo.stats import Stats
+from tempo.truth import UnsafeTruth
 
 
 @final
@@ -40,6 +41,8 @@ class Desk:
     labels: Iterator[int]
     release: Release
     precision: Precision = FULL
+    #: Told the plain operands, where someone measures what attacks learn; for nothing else.
+    truth: UnsafeTruth | None = None
     #: Memory of operands and results.
     pool: Pool = field(default_factory=Pool)
 
@@ -102,6 +105,9 @@ class ForwardPiece:
             out = desk.rows(self.where, x_GRK.shape[2], self._form)
             x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, self._centre, out=out)
         operand = desk.operand(x_sealed, keep=self._keep)
+        if desk.truth is not None:
+            plain = self.where.rows_of(x_GRK)
+            desk.truth.rows(operand.id, "x", self._weight.operand.id, plain, self._a, key.b)
         arithmetic = self._form.arithmetic
         job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts, arithmetic)
         with desk.stats.timed("check"):
@@ -168,6 +174,10 @@ class GradientPiece:
             out = desk.rows(self.where, dy_GRN.shape[2], self._form_dy)
             dy_sealed = self._row_key.seal_dy(self._a, self.key.c, dy_GRN, self.where, out=out)
         left = desk.operand(dy_sealed, keep=self.want_w and self.want_x)
+        if desk.truth is not None:
+            met = self._kept.x.operand.id if self._kept else self._weight.operand.id if self._weight else 0
+            a, c = [basis.dual() for basis in self._a], [basis.dual() for basis in self.key.c]
+            desk.truth.rows(left.id, "dy", met, self.where.rows_of(dy_GRN), a, c)
         self._sent_dy = Kept(left, desk.release)
         jobs = []
         if self.want_w:
@@ -188,7 +198,10 @@ class GradientPiece:
         with self._desk.stats.timed("encode"):
             out = self._desk.rows(self.where, x_GRK.shape[2], self._form_x)
             x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, centre_G1K, out=out)
-            return self._desk.operand(x_sealed, keep=False)
+        operand = self._desk.operand(x_sealed, keep=False)
+        if self._desk.truth is not None:
+            self._desk.truth.rows(operand.id, "x", 0, self.where.rows_of(x_GRK), self._a, self.key.b)
+        return operand
 
     def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:
         with self._desk.stats.timed("decode"):

@@ -87,6 +87,10 @@ class Selection:
             return t_GRF[group].index_select(0, index)
         return t_GRF[group, run]
 
+    def rows_of(self, t_GRF: Tensor) -> list[Tensor]:
+        """Rows of each group, (rows, F), as `take`."""
+        return [self.take(t_GRF, g) for g in range(len(self.index))]
+
     def put(self, t_GRF: Tensor, group: int, rows_F: Tensor) -> None:
         """Write rows back where `take` had them from."""
         run, index = self._runs[group], self.index[group]

@@ -23,6 +23,7 @@ from tempo.ops import Operand
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.scheme import Scheme
 from tempo.secrecy.seal import FeatureKey
+from tempo.truth import UnsafeTruth
 
 Release = Callable[[Iterable[int]], None]
 
@@ -60,7 +61,14 @@ class Weights:
     """Seals weights, and remembers those of parameters for their epoch."""
 
     def __init__(
-        self, key: SessionKey, scheme: Scheme, ids: Iterator[int], release: Release, uses: int, pool: Pool
+        self,
+        key: SessionKey,
+        scheme: Scheme,
+        ids: Iterator[int],
+        release: Release,
+        uses: int,
+        pool: Pool,
+        truth: UnsafeTruth | None = None,
     ) -> None:
         self._key = key
         self._scheme = scheme
@@ -68,18 +76,25 @@ class Weights:
         self._release = release
         self._uses = uses
         self._pool = pool
+        self._truth = truth
         self._epochs: dict[tuple[object, ...], _Epoch] = {}
         self._lock = threading.Lock()
         # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
         self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
 
-    def seal(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
-        """W' under a key of its own. sent: the dtype it crosses the boundary in."""
+    def seal(
+        self, w_GNK: Tensor, sent: torch.dtype, owner: Tensor | None = None, lowering: str = ""
+    ) -> SealedWeight:
+        """W' under a key of its own. sent: the dtype it crosses the boundary in. owner: the parameter that
+        it is computed from, and how, for measurements."""
         number = next(self._ids)
         groups, n, k = w_GNK.shape
         key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
         w_sealed = key.seal_w(w_GNK, out=self._pool.empty(w_GNK.shape, sent))
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
+        if self._truth is not None:
+            duals = [basis.dual() for basis in key.b]
+            self._truth.weight(number, owner, lowering, w_GNK, key.c, duals)
         return SealedWeight(key, operand, self._release)
 
     def of(
@@ -92,7 +107,7 @@ class Weights:
         """
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
-            return self.seal(w_GNK, sent), True
+            return self.seal(w_GNK, sent, owner, lowering.name), True
         # Broadcasting puts one weight into as many groups in more than one order.
         groups = lowering.batch if isinstance(lowering, Bmm) else lowering.shape.groups
         name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, sent, type(lowering), groups)
@@ -109,7 +124,7 @@ class Weights:
             ):
                 epoch.uses += 1
                 return epoch.sealed, False
-            sealed = self.seal(w_GNK, sent)
+            sealed = self.seal(w_GNK, sent, owner, lowering.name)
             self._epochs = {n: e for n, e in self._epochs.items() if not e.over(owner, storage)}
             self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, 1)
             return sealed, True

@@ -6,12 +6,14 @@ import argparse
 import signal
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from tempo.wire import Channel, decode_request
 from tempo.worker.executor import Executor
 from tempo.worker.malicious import Lie, MaliciousWorker
+from tempo.worker.recorder import Recorder
 from tempo.worker.server import serve
 
 
@@ -26,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"torch has no device {options.device!r} here")
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("highest")
-    channel = Channel(socket.socket(fileno=options.fd), decode_request)
+    tap = None if options.record is None else Recorder(options.record).connection(1).tap
+    channel = Channel(socket.socket(fileno=options.fd), decode_request, tap)
     executor = Executor(options.device, options.memory)
     if options.unsafe_lie is not None:
         MaliciousWorker(channel, executor, options.unsafe_lie).serve()
@@ -46,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         default=4 << 30,
         help="bytes of operands and results (default: %(default)s)",
     )
+    parser.add_argument("--record", type=Path, metavar="DIR", help="write all that arrives and leaves here")
     parser.add_argument(
         "--unsafe-lie", type=_lie, metavar="KIND:FIRST:COUNT", help="answer some jobs wrongly, for tests"
     )

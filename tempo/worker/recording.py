@@ -15,7 +15,18 @@ import torch
 from torch import Tensor
 
 from tempo.errors import DataError, ProtocolError
-from tempo.wire import DTYPES, Compute, Reply, Request, decode_reply, decode_request, limits
+from tempo.ops import result_shape
+from tempo.wire import (
+    DTYPES,
+    Compute,
+    Reply,
+    Request,
+    Result,
+    decode_reply,
+    decode_request,
+    limits,
+    nbytes,
+)
 from tempo.wire.frame import PREFIX_BYTES, lengths
 from tempo.worker.recorder import ARRIVED, HEAD, LEFT, MAGIC, NOTE, SUFFIX, VERSION
 
@@ -70,6 +81,16 @@ class Record:
             found[part.id] = flat.reshape(part.shape)
             at += part.nbytes
         return found
+
+    def result_of(self, request: Compute) -> Tensor:
+        """The tensor of this Result, the reply to `request`. Raises ProtocolError where it is none."""
+        shape = result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
+        dtype = request.result_dtype
+        if not isinstance(self.message, Result) or len(self.payload) != nbytes(shape, dtype):
+            raise ProtocolError("this record is not the whole result of that request")
+        if not self.payload:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(bytearray(self.payload), dtype=dtype).reshape(shape)
 
 
 def read(directory: Path) -> Iterator[Record]:

@@ -227,3 +227,25 @@ def test_nothing_secret_is_asserted_away():
     """`assert` vanishes under -O: secrecy and integrity raise instead."""
     for path in SECRET_FILES:
         assert not [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Assert)], name_of(path)
+
+
+ATTACKS = [f for f in FILES if f.parent.name == "attacks" and f.name not in ("truth.py", "record.py")]
+
+
+@pytest.mark.parametrize("path", ATTACKS, ids=name_of)
+def test_attackers_see_neither_the_truth_nor_keys(path):
+    """Only judges (tempo/attacks/score) may open the truth; an attack that reads it would prove nothing."""
+    forbidden = (
+        "tempo.attacks.truth",
+        "tempo.attacks.record",
+        "tempo.attacks.score",
+        "tempo.truth",
+        "tempo.secrecy",
+    )
+    found = [m for m in imports_of(path) if m.startswith(forbidden)]
+    assert not found
+
+
+def test_judges_exist_apart_from_attackers():
+    assert ATTACKS
+    assert (PACKAGE / "attacks" / "score").is_dir()

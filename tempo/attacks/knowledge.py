@@ -1,0 +1,73 @@
+"""What an adversary knows besides the transcript. Each attack declares the one type that it takes.
+
+The architecture is public under every scheme (README, threat model 4), and so is this code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """Public facts of one offloaded operation of the model, in the order of a forward pass.
+
+    module: its name. lowering: the name of how it is lowered. kernel: (height, width) of a convolution.
+    """
+
+    module: str
+    lowering: str
+    groups: int
+    k: int
+    n: int
+    kernel: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nothing:
+    """No more than the public architecture. The base of all side knowledge."""
+
+    architecture: tuple[LayerFacts, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicWeights(Nothing):
+    """Weights W0 that the secret ones started from, or are: by parameter name, as in a state_dict."""
+
+    weights: Mapping[str, Tensor] | None = None
+    #: Covariance of the in-features of each layer on public data, (K, K), by parameter name.
+    covariance: Mapping[str, Tensor] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicData(Nothing):
+    """Data of the same distribution as the secret data: inputs as the model takes them, and labels."""
+
+    inputs: Tensor | None = None
+    labels: Tensor | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates(Nothing):
+    """Things of which one was run, say batches or models: what each would have sent, by operand.
+
+    operands: for each candidate, plain operands in the order of the architecture's layers.
+    """
+
+    operands: tuple[tuple[Tensor, ...], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownPlaintext(Nothing):
+    """Plain rows (T, F) of some operands, by the id that the transcript names them with."""
+
+    operands: Mapping[int, Tensor] | None = None

@@ -1,0 +1,141 @@
+"""From trials to a verdict.
+
+    broken     at least BROKEN of the way from chance to the undefended score
+    visible    above chance, by something that the scheme's documentation lists as visible
+    leaks      above chance beyond the interval
+    holds      chance lies within the interval, whose half-width is at most WIDEST
+    undecided  chance lies within an interval that is wider: more trials are needed to say more
+
+Intervals are 95 %: Student's t over independent trials, Wilson's for trials that are 0 or 1
+(Wilson 1927; Brown, Cai and DasGupta 2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final, final
+
+from scipy import stats
+
+WIDEST: Final = 0.02
+BROKEN: Final = 0.8
+_CONFIDENCE: Final = 0.95
+
+
+class Verdict(StrEnum):
+    BROKEN = "broken"
+    LEAKS = "leaks"
+    VISIBLE = "visible"
+    HOLDS = "holds"
+    UNDECIDED = "undecided"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What a scorer hands over. values: success of each independent trial. chance: expected success of one
+    who guesses blindly, measured or derived; how, says `chance_from`. note: what a reader must know."""
+
+    values: Sequence[float]
+    chance: float
+    chance_from: str
+    note: str = ""
+    #: Figures besides the score, for the JSON.
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Interval:
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table. undefended: the same attack where operands were sent in the clear, or NaN."""
+
+    attack: str
+    scheme: str
+    operand: str
+    side_knowledge: str
+    score: float
+    chance: float
+    undefended: float
+    low: float
+    high: float
+    n: int
+    verdict: Verdict
+    note: str = ""
+    details: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": self.verdict.value}
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """95 % interval of the mean. One trial, or none, tells nothing: then it is the whole range. Trials that
+    all agree get Wilson's width, since agreement of a few is no certainty."""
+    n = len(values)
+    if n == 0:
+        return Interval(float("nan"), float("-inf"), float("inf"), 0)
+    mean = sum(values) / n
+    if all(v in (0, 1) for v in values) or min(values) == max(values):
+        if not all(0 <= v <= 1 for v in values):
+            return Interval(mean, mean, mean, n) if n > 1 else Interval(mean, float("-inf"), float("inf"), n)
+        z = float(stats.norm.ppf(0.5 + _CONFIDENCE / 2))
+        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
+        return Interval(mean, min(mean, centre - half), max(mean, centre + half), n)
+    variance = sum((v - mean) ** 2 for v in values) / (n - 1)
+    half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, n - 1)) * (variance / n) ** 0.5
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def judge(of: Interval, chance: float, undefended: float, *, visible: bool) -> Verdict:
+    """visible: the scheme's documentation lists what this attack sees. undefended: NaN where unknown."""
+    above = of.low > chance
+    if above and visible:
+        return Verdict.VISIBLE
+    if above and undefended > chance and of.mean >= chance + BROKEN * (undefended - chance):
+        return Verdict.BROKEN
+    if above:
+        return Verdict.LEAKS
+    return Verdict.HOLDS if of.half_width <= WIDEST else Verdict.UNDECIDED
+
+
+def finding(
+    attack: str,
+    scheme: str,
+    operand: str,
+    side_knowledge: str,
+    trials: Trials,
+    undefended: float,
+    visible: Collection[str] = (),
+) -> Finding:
+    """visible: names of attacks whose finding the scheme lists as visible by construction."""
+    of = interval(trials.values)
+    return Finding(
+        attack,
+        scheme,
+        operand,
+        side_knowledge,
+        of.mean,
+        trials.chance,
+        undefended,
+        of.low,
+        of.high,
+        of.n,
+        judge(of, trials.chance, undefended, visible=attack in visible),
+        trials.note,
+        dict(trials.details),
+    )

@@ -1,0 +1,46 @@
+"""Verdicts follow from intervals, and "holds" is not said lightly."""
+
+import math
+
+import pytest
+
+from tempo.attacks.verdict import Trials, Verdict, finding, interval, judge
+
+
+def test_an_interval_has_its_coverage():
+    import torch
+
+    torch.manual_seed(0)
+    draws = torch.rand(2000, 12)
+    inside = sum(interval(row.tolist()).low <= 0.5 <= interval(row.tolist()).high for row in draws)
+    assert 0.93 <= inside / 2000 <= 0.97
+
+
+def test_few_agreeing_trials_are_no_certainty():
+    assert interval([0.0] * 5).high > 0.3
+    assert interval([1.0] * 1000).low > 0.99
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_without_trials_nothing_holds(values):
+    assert judge(interval(values), 0.5, 1.0, visible=False) is Verdict.UNDECIDED
+
+
+def test_the_five_verdicts():
+    tight = interval([0.49, 0.5, 0.51] * 20)
+    assert judge(tight, 0.5, 1.0, visible=False) is Verdict.HOLDS
+    assert judge(interval([0.3, 0.7]), 0.5, 1.0, visible=False) is Verdict.UNDECIDED
+    assert judge(tight, 0.4, 1.0, visible=False) is Verdict.LEAKS
+    assert judge(tight, 0.4, 1.0, visible=True) is Verdict.VISIBLE
+    assert judge(tight, 0.4, 0.5, visible=False) is Verdict.BROKEN
+
+
+def test_without_an_undefended_score_nothing_is_called_broken():
+    assert judge(interval([1.0] * 100), 0.1, math.nan, visible=False) is Verdict.LEAKS
+
+
+def test_a_finding_carries_its_figures():
+    found = finding("a", "mixing", "W", "none", Trials([1.0] * 40, 0.1, "derived"), 1.0)
+    assert found.verdict is Verdict.BROKEN
+    assert found.to_dict()["verdict"] == "broken"
+    assert found.low <= found.score <= found.high
