@@ -4,6 +4,7 @@ from tempo.kernels.axis import Axis, Monomial
 from tempo.kernels.hidden import Hidden
 from tempo.kernels.images import from_points, from_rows, from_windows, pooled, to_points, to_rows, to_windows
 from tempo.kernels.passes import Serving, contract, native_status, norms, project, ranking, survey, transform
+from tempo.kernels.pieces import pieces
 from tempo.kernels.plain import along, mix
 from tempo.kernels.plainness import resolved
 from tempo.kernels.survey import Sums, Survey
@@ -31,6 +32,7 @@ __all__ = [
     "mix",
     "native_status",
     "norms",
+    "pieces",
     "project",
     "ranking",
     "resolved",
