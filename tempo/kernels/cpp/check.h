@@ -104,6 +104,61 @@ template <class S> INLINE void down_some(const Survey& s, int64_t lo, int64_t hi
     }
 }
 
+// Both at once for R rows with P probes along them and Q down them, in one loop: what the checks ask most. Sums
+// of one thread as in down_some.
+template <class S, int P, int Q, int R>
+INLINE void cross_rows(const Survey& s, int64_t row, double* mine, double* squares, int fetch) {
+    constexpr int W = Lanes<double>::W;
+    const S* a = (const S*)s.a + row * s.stride;
+    const double *v = s.along->with, *q = s.down->with + row * Q;
+    vec<double> sum[R][P] = {}, square[R] = {};
+    int64_t f = 0;
+    for (; f + W <= s.width; f += W) {
+        vec<double> probe[P], down[Q], column = load(squares + f);
+        for (int k = 0; k < P; ++k) probe[k] = load(v + k * s.width + f);
+        for (int k = 0; k < Q; ++k) down[k] = load(mine + k * s.width + f);
+        for (int r = 0; r < R; ++r) {
+            vec<double> x = widen(a + r * s.stride + f);
+            if (fetch) __builtin_prefetch(a + (r + fetch) * s.stride + f);
+            for (int k = 0; k < P; ++k) sum[r][k] += x * probe[k];
+            for (int k = 0; k < Q; ++k) down[k] += x * q[r * Q + k];
+            square[r] += x * x;
+            column += x * x;
+        }
+        for (int k = 0; k < Q; ++k) store(mine + k * s.width + f, down[k]);
+        store(squares + f, column);
+    }
+    for (int r = 0; r < R; ++r) {
+        double rest[P] = {}, rest_square = 0;
+        for (int64_t g = f; g < s.width; ++g) {
+            double x = widen_one(a[r * s.stride + g]);
+            for (int k = 0; k < P; ++k) rest[k] += x * v[k * s.width + g];
+            for (int k = 0; k < Q; ++k) mine[k * s.width + g] += x * q[r * Q + k];
+            rest_square += x * x;
+            squares[g] += x * x;
+        }
+        for (int k = 0; k < P; ++k) s.along->out[(row + r) * P + k] = total(sum[r][k]) + rest[k];
+        s.norms[row + r] = std::sqrt(total(square[r]) + rest_square);
+    }
+}
+
+template <class S, int P, int Q> static void cross_some(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
+    constexpr int R = 2 * ABREAST - (TEMPO_BYTES < 64 && P ? 2 : 0);
+    for (; lo + R <= hi; lo += R) cross_rows<S, P, Q, R>(s, lo, mine, squares, lo + 2 * R <= s.rows ? R : 0);
+    for (; lo < hi; ++lo) cross_rows<S, P, Q, 1>(s, lo, mine, squares, 0);
+}
+
+// Rows lo to hi of all that is asked.
+template <class S> static void survey_rows(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
+    if (s.along_count == 1 && s.down_count == 1 && !s.along->squared && !s.down->squared) {
+        int p = s.along->probes, q = s.down->probes;
+        if (p == 2 && q == 2) return cross_some<S, 2, 2>(s, lo, hi, mine, squares);
+        if (p == 0 && q == 1) return cross_some<S, 0, 1>(s, lo, hi, mine, squares);
+    }
+    if (s.along_count) along_some<S>(s, lo, hi);
+    if (mine) down_some<S>(s, lo, hi, mine, squares);
+}
+
 INLINE int64_t down_probes(const Survey& s) {
     int64_t probes = 0;
     for (int64_t i = 0; i < s.down_count; ++i) probes += s.down[i].probes;
@@ -139,11 +194,11 @@ template <class S> static int survey_as(const Survey& s, int threads) {
         double* squares = mine && s.squares ? mine + columns - s.width : nullptr;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < (s.rows + piece - 1) / piece; ++i) {
+            if (s.down_count && !mine) continue;
             int64_t end = (i + 1) * piece < s.rows ? (i + 1) * piece : s.rows;
             for (int64_t lo = i * piece; lo < end; lo += BLOCK) {
                 int64_t hi = lo + BLOCK < end ? lo + BLOCK : end;
-                if (s.along_count) along_some<S>(s, lo, hi);
-                if (mine) down_some<S>(s, lo, hi, mine, squares);
+                survey_rows<S>(s, lo, hi, mine, squares);
             }
         }
 #pragma omp critical(tempo_survey)

@@ -127,6 +127,17 @@ def test_a_reading_of_many_pieces(serve, name, threads):
         near(found.norms, wide.square().sum(1).sqrt(), wide.square().sum(1).sqrt(), width)
         near(found.down[0], wide.mT @ q, wide.abs().mT @ q.abs(), rows)
         near(found.down[1], wide.square().mT @ q, wide.square().mT @ q.abs(), rows)
+        for p in (2, 0):  # those that have a loop of their own
+            few_v, few_q = v[:, :p], q[:, : max(1, p)]
+            with serve(name, threads):
+                crossed = survey(a, [Sums(few_v)], [Sums(few_q)])
+            near(crossed.along[0], wide @ few_v, wide.abs() @ few_v.abs(), width)
+            near(crossed.down[0], wide.mT @ few_q, wide.abs().mT @ few_q.abs(), rows)
+            for ours, other, terms in [
+                (crossed.norms, found.norms, width),
+                (crossed.squares, found.squares, rows),
+            ]:
+                near(ours, other, other, terms)
         near(found.squares, wide.square().sum(0), wide.square().sum(0), rows)
 
 
@@ -159,6 +170,14 @@ def test_what_is_not_finite_reaches_every_probe(serve, name, dtype, bad):
             with serve(name, 2):
                 out, sizes = project(a, v)
                 sums, squares = contract(a, q)
+                both = survey(a, [Sums(v)], [Sums(q)])
+            for apart, together in [
+                (out, both.along[0]),
+                (sizes, both.norms),
+                (sums, both.down[0]),
+                (squares, both.squares),
+            ]:
+                assert torch.equal(apart.isfinite(), together.isfinite())
             others_r, others_f = torch.arange(rows) != r, torch.arange(width) != f
             assert not bool(out[r].isfinite().any() or sums[f].isfinite().any())
             assert not bool(sizes[r].isfinite() or squares[f].isfinite())
