@@ -32,9 +32,10 @@ from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
-from tempo.secrecy.rows import Selection, largest, row_norms, rows_of, unfit
+from tempo.secrecy.rows import Selection, largest, row_norms, row_norms_and_sums, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
+from tempo.weight_gradient import WeightGradient
 
 if TYPE_CHECKING:
     from tempo.engine import Engine, Ticket
@@ -68,17 +69,18 @@ class Backward:
         self._ticket = ticket
         self._kept, ticket.kept = ticket.kept, []
         self._second, ticket.used = ticket.used, True
+        sums = None
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
-            self._norms_dy = row_norms(self._dy_GRN)
+            if want_w and self._centre is not None:
+                self._norms_dy, sums = row_norms_and_sums(self._dy_GRN)
+            else:
+                self._norms_dy = row_norms(self._dy_GRN)
         groups, rows, _ = self._dy_GRN.shape
         shape = lowering.shape
         empty = self._desk.pool.empty
         self._dx_GRK = empty((groups, rows, shape.k), dy.dtype) if want_x else None
-        self._dw_GNK = empty((groups, shape.n, shape.k), dy.dtype).zero_() if want_w else None
-        #: Sums of dW' by the key they are sealed under, and of the rows of dY they stand for.
-        self._dw_sealed: dict[FeatureKey, Tensor] = {}
-        self._dy_sum_GN1 = dy.new_zeros(groups, shape.n, 1)
+        self._dw = WeightGradient(self._desk, self._dy_GRN, sums, self._centre, shape.k)
         #: dY with decoys, and where they are.
         self._dy_sent_GRN = self._dy_GRN
         self._decoy_GR: Tensor | None = None
@@ -215,8 +217,8 @@ class Backward:
         for what, outcome in zip(wanted, jobs, strict=True):
             if isinstance(outcome, Failed):
                 failed[what] = outcome
-            elif what == "w" and self._dw_GNK is not None:
-                self._add_dw(piece, outcome.value, self._dw_GNK)
+            elif what == "w":
+                self._add_dw(piece, outcome.value)
             elif self._dx_GRK is not None:
                 piece.open_dx(outcome.value, self._dx_GRK)
                 for g, index in self._decoys(piece.where):
@@ -240,16 +242,11 @@ class Backward:
             x = self._x_GRK if piece.want_w and not piece.shifted else None
             yield piece.lane, piece.seal(x, self._centre, self._dy_sent_GRN, checks)
 
-    def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor, dw_GNK: Tensor) -> None:
-        """Sum in the order of the pieces, so that a run can be repeated."""
-        sofar = self._dw_sealed.get(piece.key)
-        self._dw_sealed[piece.key] = dw_sealed if sofar is None else sofar.add_(dw_sealed)
-        if self._centre is not None:
-            for g in range(len(self._dy_sum_GN1)):
-                self._dy_sum_GN1[g, :, 0] += piece.where.take(self._dy_GRN, g).sum(0)
+    def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor) -> None:
+        self._dw.add(piece.key, piece.where, dw_sealed)
         for g, index in self._decoys(piece.where):
             x = self._x_GRK[g, index] if self._centre is None else self._x_GRK[g, index] - self._centre[g]
-            dw_GNK[g].addmm_(self._dy_sent_GRN[g, index].mT, x, alpha=-1)
+            self._dw.local[g].addmm_(self._dy_sent_GRN[g, index].mT, x, alpha=-1)
 
     def _add_decoys(self, lost_GR: Tensor) -> None:
         """Put random rows of the usual size where rows of dY are zero."""
@@ -278,18 +275,12 @@ class Backward:
                 dy = where.take(self._dy_GRN, g)
                 if want_x and self._dx_GRK is not None:
                     where.put(self._dx_GRK, g, dy @ self._w_GNK[g])
-                if want_w and self._dw_GNK is not None:
-                    self._dw_GNK[g].addmm_(dy.mT, where.take(self._x_GRK, g))
+                if want_w:
+                    self._dw.local[g].addmm_(dy.mT, where.take(self._x_GRK, g))
 
     def finish(self) -> tuple[Tensor | None, Tensor | None]:
-        stats, dw = self._desk.stats, self._dw_GNK
-        if dw is not None:
-            for key, total in self._dw_sealed.items():
-                with stats.timed("decode"):
-                    dw += key.open_dw(total, out=self._desk.pool.empty(total.shape, total.dtype))
-            if self._centre is not None and self._dw_sealed:
-                dw += self._dy_sum_GN1 * self._centre
-        with stats.timed("lower"):
+        dw = self._dw.finish() if self._want_w else None
+        with self._desk.stats.timed("lower"):
             return (
                 None if self._dx_GRK is None else self._lowering.raise_dx(self._dx_GRK),
                 None if dw is None else self._lowering.raise_dw(dw),

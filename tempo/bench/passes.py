@@ -16,9 +16,11 @@ from torch import Tensor
 from tempo.bench.timing import Repeats, Spread, Work, interleaved
 from tempo.config import Config
 from tempo.integrity import Checks, Verifier
+from tempo.integrity.proof import ask_witness
+from tempo.integrity.reading import Reading
 from tempo.kernels import threads_for
 from tempo.lowering.base import Lowering
-from tempo.ops import Job, Op, Operand, Unverified, product
+from tempo.ops import Arithmetic, Job, Op, Operand, Unverified, product
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
@@ -101,8 +103,7 @@ class Passes:
         return Pass(lambda: open_rows(sealed, bases, features, self._everything, out), 2 * self.x.numel())
 
     def checks(self) -> dict[str, Pass]:
-        """expect (projects X' and W'), accept (projects the true reply), and both; and the witness of X' that
-        backward needs."""
+        """expect (projects X' and W'), accept (projects the true reply), and both."""
         sealed = self._seal(self.x, self._sealed())
         weight = torch.randn(len(self._rows), self._n, self.x.shape[2])
         job = Job(Op.PRODUCT, _operand(1, sealed), _operand(2, weight), self._rows)
@@ -125,8 +126,38 @@ class Passes:
             "check-expect": Pass(expect, ahead),
             "check-accept": Pass(accept, behind, expect),
             "check": Pass(both, ahead + behind),
-            "witness": Pass(lambda: self._verifier.witness(sealed, self._rows), sealed.numel()),
         }
+
+    def read_x(self) -> Pass:
+        """What is taken of X' as sent, in one reading: for its product and, as a witness, for dW."""
+        sealed, verifier = self._seal(self.x, self._sealed()), self._verifier
+        width = sealed.shape[1]
+
+        def read() -> None:
+            reading = Reading(sealed, self._rows)
+            asked = [
+                ask_witness(reading, verifier.probe, width, self._rows, Arithmetic.FP32) for _ in range(2)
+            ]
+            reading.read()
+            for taken in asked:
+                taken()
+
+        return Pass(read, sealed.numel())
+
+    def read_dy(self) -> Pass:
+        """What is taken of dY' as sent, in one reading: for dW and for dX."""
+        sealed, verifier = self._seal(self.x, self._sealed()), self._verifier
+        projection = torch.randn(sealed.shape[0], verifier.probe(1).shape[1], dtype=torch.float64)
+
+        def read() -> None:
+            reading = Reading(sealed, self._rows)
+            taken = ask_witness(reading, verifier.probe, sealed.shape[1], self._rows, Arithmetic.FP32)
+            down = reading.down(projection)
+            reading.read()
+            taken()
+            reading.take(down)
+
+        return Pass(read, sealed.numel())
 
 
 def memcpys_per_element(
@@ -135,22 +166,22 @@ def memcpys_per_element(
     """m of the law for a product (G, R, K, N): the passes of one step over the elements they touch, in units
     of a copy into touched memory. copy: elements copied a second (b), the same that the law divides by.
 
-    X and dX are K wide, Y and dY N wide; each is encoded or decoded once. The checks of a step project X
-    twice (product, and witness for dW), dY twice (for dX and dW), Y and dX once. Neither keys nor anything
-    over W is in it. The fastest runs count: the law is a bound.
+    X and dX are K wide, Y and dY N wide; each is encoded or decoded once. The checks of a step read each of
+    them once: X for its product and the witness, dY for dX and dW, the replies Y and dX. Neither keys nor
+    anything over W is in it. The fastest runs count: the law is a bound.
     """
     groups, rows, k, n = shape
     seconds = 0.0
-    for inner, outer in ((k, n), (n, k)):  # X and Y; dY and dX
+    for inner, outer, of_x in ((k, n, True), (n, k, False)):  # X and Y; dY and dX
         passes = Passes(config, groups, rows, inner, outer)
-        checks = passes.checks()
-        for times, each, wide in (
-            (1, passes.encode(), inner),
-            (1, passes.decode(), inner),
-            (2, checks["witness"], inner),
-            (1, checks["check-accept"], outer),
+        checks, read = passes.checks(), passes.read_x() if of_x else passes.read_dy()
+        for each, wide in (
+            (passes.encode(), inner),
+            (passes.decode(), inner),
+            (read, inner),
+            (checks["check-accept"], outer),
         ):
-            seconds += times * each.measured(groups * rows * wide, repeats).low
+            seconds += each.measured(groups * rows * wide, repeats).low
     return copy * seconds / (2 * groups * rows * (k + n))
 
 

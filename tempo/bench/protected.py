@@ -76,12 +76,12 @@ class Bench:
             whole = measure_step(step.run, step.prepare, repeats, warm=False)
             middle, flops = self.session.report(), self._flops() - flops
             own: list[float] = []
-            with quiet(self._stats, self._pids):
+            with quiet(self._stats, self._pids) as hush:
                 for _ in range(max(repeats.least, min(whole.count, repeats.most))):
                     step.prepare()
-                    idle = waited(self._stats.seconds)
+                    idle = waited(self._stats.seconds) + hush.seconds
                     took = timed(step.run)
-                    own.append(took - (waited(self._stats.seconds) - idle))
+                    own.append(took - (waited(self._stats.seconds) + hush.seconds - idle))
             after = self.session.report()
         finally:
             self.session.unprotect(model)

@@ -1,8 +1,9 @@
 """The master's own work, measured as if its workers sat elsewhere.
 
 Local workers compute on the master's cores. While they do, a pass of the master takes twice its time, and
-no figure says what it would take beside a GPU. So the worker processes are stopped (SIGSTOP) whenever the
-master is at work and go on when it waits. They compute every reply, and every reply is checked.
+no figure says what it would take beside a GPU. So the worker processes are stopped (SIGSTOP) and go on only
+while the master waits. They compute every reply, and every reply is checked. A signal costs the master up to
+a millisecond, since a worker that goes on takes its core: that is counted, to be taken off.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, final
@@ -28,21 +30,36 @@ def waited(seconds: dict[str, float]) -> float:
 
 @final
 class Hush:
-    """Stops these processes while any part of the master's work is under way. Thread-safe."""
+    """Lets these processes run only while the master waits and does nothing meanwhile. Thread-safe."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = tuple(pids)
         self._lock = threading.Lock()
-        self._active = 0
+        self._working = self._waiting = 0
+        self._still = False
+        #: Seconds of signals around waits. Those within one count as waiting.
+        self.seconds = 0.0
 
     def __call__(self, part: str, begins: bool) -> None:
-        if part == WAIT:
-            return
+        start = time.perf_counter()
         with self._lock:
-            before = self._active
-            self._active += 1 if begins else -1
-            if (before == 0) != (self._active == 0):
-                self._send(signal.SIGSTOP if self._active else signal.SIGCONT)
+            if part == WAIT:
+                self._waiting += 1 if begins else -1
+            else:
+                self._working += 1 if begins else -1
+            self._hold(self._working > 0 or self._waiting == 0)
+            if part == WAIT:
+                self.seconds += time.perf_counter() - start
+
+    def _hold(self, still: bool) -> None:
+        if still != self._still:
+            self._still = still
+            self._send(signal.SIGSTOP if still else signal.SIGCONT)
+
+    def hold(self) -> None:
+        """Nothing is waited for yet."""
+        with self._lock:
+            self._hold(True)
 
     def release(self) -> None:
         """They go on, whatever happened."""
@@ -55,15 +72,16 @@ class Hush:
 
 
 @contextmanager
-def quiet(stats: Stats, pids: Sequence[int]) -> Iterator[None]:
-    """Inside, workers are still while the master works. With no pids nothing is done."""
-    if not pids:
-        yield
-        return
+def quiet(stats: Stats, pids: Sequence[int]) -> Iterator[Hush]:
+    """Inside, workers are still but while the master waits. With no pids nothing is done."""
     hush = Hush(pids)
+    if not pids:
+        yield hush
+        return
     stats.watch(hush)
     try:
-        yield
+        hush.hold()
+        yield hush
     finally:
         stats.watch(None)
         hush.release()

@@ -24,8 +24,8 @@ Where the result is rounded once, c_n (1 + g_n):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -54,23 +54,75 @@ _CHECK_UNIT: Final = 2.0**-53
 _UNIFORM: Final = 3.0**-0.5
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """factor ||a|| ||B|| + flushed: a bound as a function of the norm of a row."""
+
+    factor: float
+    scale: float
+
+    def at(self, size: _Size) -> Tensor:
+        """scale (factor ||a|| ||B|| + flushed) in two passes over the rows: it is linear in ||a||."""
+        slope = self.scale * (self.factor * size.right + size.flushed_slope)
+        offset = self.scale * (size.flushed_slope * size.right + size.flushed)
+        return (size.left * slope).add_(offset)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """||a|| (rows, 1); ||B|| (rows, 1), or (1, 1) where it is that of all; what hardware flushes to zero:
+    flushed + flushed_slope (||a|| + ||B||)."""
+
+    left: Tensor
+    right: Tensor
+    flushed: float
+    flushed_slope: float
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """Allowed |difference|, float64: one row for each row of the reply, one column for all probes or
-    one for each. calibrated: above it a reply is refused. sound: above it rounding cannot explain the
-    difference, whatever the worker's hardware. largest (rows,): 2-norm that no honest row of the reply
-    exceeds; without it a reply rounded to bfloat16 could buy room by being large."""
+    one for each. Worked out when asked for."""
 
-    calibrated: Tensor
-    sound: Tensor
-    largest: Tensor
+    _size: _Size
+    _calibrated: _Line
+    _sound: _Line
+    _largest: _Line
+    #: What rounded operands and a rounded result add, (rows, P) and (rows, 1).
+    _more_calibrated: Tensor | None = None
+    _more_sound: Tensor | None = None
+
+    @property
+    def calibrated(self) -> Tensor:
+        """Above it a reply is refused. For a few entries six deviations are more than rounding can do at
+        all, so it is never above the sound tier."""
+        calibrated = self._calibrated.at(self._size)
+        if self._more_calibrated is not None:
+            calibrated = calibrated + self._more_calibrated
+        return torch.minimum(calibrated, self.sound)
+
+    @property
+    def sound(self) -> Tensor:
+        """Above it rounding cannot explain the difference, whatever the worker's hardware."""
+        sound = self._sound.at(self._size)
+        return sound if self._more_sound is None else sound.add_(self._more_sound)
+
+    @property
+    def largest(self) -> Tensor:
+        """(rows,): 2-norm that no honest row of the reply exceeds; without it a reply rounded to bfloat16
+        could buy room by being large."""
+        return self._largest.at(self._size).squeeze(1)
 
     def rounded(self, squares: Tensor, norms: Tensor, probe_norm: float) -> Tolerance:
         """The same for a reply that was rounded to bfloat16 in the end. squares (rows, P): sums of
         c_n^2 r_n^2; norms (rows, 1): ||c||, of the reply as it came: |fl(c) - c| <= u |fl(c)|."""
-        sound = self.sound + probe_norm * BF16_UNIT * norms
-        calibrated = self.calibrated + DEVIATIONS * BF16_UNIT * _UNIFORM * squares.sqrt()
-        return Tolerance(torch.minimum(calibrated, sound), sound, self.largest)
+        calibrated = DEVIATIONS * BF16_UNIT * _UNIFORM * squares.sqrt()
+        if self._more_calibrated is not None:
+            calibrated += self._more_calibrated
+        return replace(self, _more_calibrated=calibrated, _more_sound=probe_norm * BF16_UNIT * norms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +165,30 @@ def product_tolerance(
     expected: Tensor | None = None,
     spread: Tensor | None = None,
 ) -> Tolerance:
-    """left_norms (rows,): 2-norms of the rows a. right_norm (rows,): Frobenius norm of B for each row's
-    group. inner, outer: K and N. dtype: of the sum. probe_norm: largest ||r||. Where operands are rounded,
-    (rows, P) each: expected a . v, and spread, the sums of a_k^2 h_k."""
-    u = rounding.summed
-    left_norms, right_norm = left_norms.unsqueeze(1), right_norm.unsqueeze(1)
-    size = left_norms * right_norm
+    """left_norms (rows,): 2-norms of the rows a. right_norm (rows,), or (1,) for all: Frobenius norm of B
+    for each row's group. inner, outer: K and N. dtype: of the sum. probe_norm: largest ||r||. Where operands
+    are rounded, (rows, P) each: expected a . v, and spread, the sums of a_k^2 h_k."""
+    u, tiny = rounding.summed, torch.finfo(dtype).tiny
     check = (inner**0.5 + 2 * outer**0.5) * _CHECK_UNIT
-    tiny = torch.finfo(dtype).tiny
-    flushed = tiny * outer**0.5 * (inner + inner**0.5 * (left_norms + right_norm))
+    size = _Size(
+        left_norms.unsqueeze(1),
+        right_norm.unsqueeze(1),
+        flushed=tiny * outer**0.5 * inner,
+        flushed_slope=tiny * outer**0.5 * inner**0.5,
+    )
     gamma = inner * u / (1 - inner * u) if inner * u < 1 else float("inf")
     operands = (1 + rounding.worst) ** 2
     check_sound = (inner + 2 * outer) * _CHECK_UNIT
-    sound = probe_norm * ((gamma * operands + (operands - 1) + check_sound) * size + flushed)
-    calibrated = DEVIATIONS * ((inner**0.5 * u + check) * size + flushed)
+    more = None
     if spread is not None and expected is not None:
-        calibrated = calibrated + DEVIATIONS * _UNIFORM * rounding.unit * spread.sqrt()
-        calibrated = calibrated + rounding.bias * expected.abs()
+        more = DEVIATIONS * _UNIFORM * rounding.unit * spread.sqrt() + rounding.bias * expected.abs()
     elif rounding.unit:
         raise ValueError("rounded operands need their spread and the expected projection")
-    # ||c|| <= ||a|| ||B||_F, and what rounding adds: to the sums, and to a result in bfloat16.
-    largest = (1 + BF16_UNIT) * ((1 + gamma) * operands * size + flushed).squeeze(1)
-    # For a few entries six deviations are more than rounding can do at all.
-    return Tolerance(calibrated=torch.minimum(calibrated, sound), sound=sound, largest=largest)
+    return Tolerance(
+        size,
+        _Line(inner**0.5 * u + check, DEVIATIONS),
+        _Line(gamma * operands + (operands - 1) + check_sound, probe_norm),
+        # ||c|| <= ||a|| ||B||_F, and what rounding adds: to the sums, and to a result in bfloat16.
+        _Line((1 + gamma) * operands, 1 + BF16_UNIT),
+        more,
+    )

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from tempo.kernels.axis import Axis, Monomial
 from tempo.kernels.native_images import ImagePasses
+from tempo.kernels.survey import Sums, Survey
 from tempo.kernels.transform import Transform
 
 _TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 #: As in cpp/abi.h.
 MAX_BLOCK: Final = 128
-_ABI: Final = 2
+_ABI: Final = 3
 #: The fastest first.
 SETS: Final = ("avx512", "avx2", "portable")
 
@@ -57,31 +58,29 @@ class _Transform(ctypes.Structure):
     )
 
 
-def _check_struct(first: str, second: str) -> Any:
-    names = ("a", first, "out", second)
-    return (
-        *((name, c_void_p) for name in names),
+class _Sums(ctypes.Structure):
+    _fields_ = (("with", c_void_p), ("out", c_void_p), ("probes", c_int32), ("squared", c_int32))
+
+
+class _Survey(ctypes.Structure):
+    _fields_ = (
+        ("a", c_void_p),
         *((name, c_int64) for name in ("rows", "width", "stride")),
+        ("along", POINTER(_Sums)),
+        ("down", POINTER(_Sums)),
+        ("along_count", c_int64),
+        ("down_count", c_int64),
+        ("norms", c_void_p),
+        ("squares", c_void_p),
         ("type", c_int32),
-        ("probes", c_int32),
-        ("squared", c_int32),
     )
-
-
-class _Projection(ctypes.Structure):
-    _fields_ = _check_struct("v", "norms")
-
-
-class _Contraction(ctypes.Structure):
-    _fields_ = _check_struct("q", "squares")
 
 
 class _Passes(ctypes.Structure):
     _fields_ = (
         ("name", c_char_p),
         ("transform", ctypes.CFUNCTYPE(c_int, POINTER(_Transform), c_int64, c_int)),
-        ("project", ctypes.CFUNCTYPE(c_int, POINTER(_Projection), c_int)),
-        ("contract", ctypes.CFUNCTYPE(c_int, POINTER(_Contraction), c_int)),
+        ("survey", ctypes.CFUNCTYPE(c_int, POINTER(_Survey), c_int)),
         ("images", ImagePasses),
     )
 
@@ -145,26 +144,29 @@ class Native:
         _done(self._library.tempo_ranking(words.data_ptr(), index.data_ptr(), words.numel()))
         return index
 
-    def project(self, a_RF: Tensor, v_FP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
-        v_PF = v_FP.mT.contiguous()
-        out = torch.empty(a_RF.shape[0], v_PF.shape[0], dtype=torch.float64)
-        norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
-        check = _Projection(*_check_fields(a_RF, v_PF, out, norms, squared))
-        _done(self._passes.project(byref(check), self.team(threads)))
-        return out, norms
+    def survey(self, a_RF: Tensor, along: Sequence[Sums], down: Sequence[Sums], threads: int) -> Survey:
+        rows, width = a_RF.shape
+        along_PF = [(sums.probes.mT.contiguous(), sums.squared) for sums in along]
+        down_RP = [(sums.probes.contiguous(), sums.squared) for sums in down]
+        found = Survey.empty(rows, width, along, down)
+        struct = _Survey(a_RF.data_ptr(), rows, width, a_RF.stride(0), type=_TYPES[a_RF.dtype])
+        if along:
+            struct.along, struct.along_count = _sums(along_PF, found.along), len(along)
+            struct.norms = found.norms.data_ptr()
+        if down:
+            struct.down, struct.down_count = _sums(down_RP, found.down), len(down)
+            struct.squares = found.squares.data_ptr()
+        _done(self._passes.survey(byref(struct), self.team(threads)))
+        return found
 
-    def contract(self, a_RF: Tensor, q_RP: Tensor, squared: bool, threads: int) -> tuple[Tensor, Tensor]:
-        q_RP = q_RP.contiguous()
-        out = torch.empty(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
-        squares = torch.empty(a_RF.shape[1], dtype=torch.float64)
-        check = _Contraction(*_check_fields(a_RF, q_RP, out, squares, squared))
-        _done(self._passes.contract(byref(check), self.team(threads)))
-        return out, squares
 
-
-def _check_fields(a_RF: Tensor, probes: Tensor, out: Tensor, norms: Tensor, squared: bool) -> tuple[Any, ...]:
-    sizes = (a_RF.shape[0], a_RF.shape[1], a_RF.stride(0), _TYPES[a_RF.dtype], out.shape[1], squared)
-    return (a_RF.data_ptr(), probes.data_ptr(), out.data_ptr(), norms.data_ptr(), *sizes)
+def _sums(probes: Sequence[tuple[Tensor, bool]], out: Sequence[Tensor]) -> Any:
+    return (_Sums * len(out))(
+        *(
+            _Sums(t.data_ptr(), o.data_ptr(), o.shape[1], squared)
+            for (t, squared), o in zip(probes, out, strict=True)
+        )
+    )
 
 
 def _native(axis: Axis, dtype: torch.dtype) -> _Axis:

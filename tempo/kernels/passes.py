@@ -18,6 +18,7 @@ from tempo.errors import UsageError
 from tempo.kernels import plain
 from tempo.kernels.native import SETS, Native
 from tempo.kernels.plainness import resolved
+from tempo.kernels.survey import Sums, Survey
 from tempo.kernels.transform import Transform
 from tempo.memory import Pool
 
@@ -144,27 +145,32 @@ def ranking(words: Tensor) -> Tensor:
     return words.argsort().int() if native is None else native.ranking(words)
 
 
-def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
-    """(a v (R, P), 2-norms of the rows of a (R,)) in float64; squared: of a o a with v. a: float32, float64
-    or bfloat16."""
+def survey(a_RF: Tensor, along: Sequence[Sums] = (), down: Sequence[Sums] = ()) -> Survey:
+    """All that is asked of a, which is read from memory once. a: float32, float64 or bfloat16."""
     _require_matrix(a_RF)
-    if v_FP.ndim != 2 or v_FP.shape[0] != a_RF.shape[1] or v_FP.dtype != torch.float64:
-        raise ValueError(f"probes are float64 with {a_RF.shape[1]} entries, not {tuple(v_FP.shape)}")
+    for sums, length, what in ((along, a_RF.shape[1], "features"), (down, a_RF.shape[0], "rows")):
+        for t in (each.probes for each in sums):
+            if t.ndim != 2 or t.shape[0] != length or t.dtype != torch.float64:
+                raise ValueError(
+                    f"probes are float64 (P columns) with {length} {what}, not {t.dtype} {tuple(t.shape)}"
+                )
     native = _kernels().native
     if native is None:
-        return plain.project(a_RF, v_FP, squared)
-    return native.project(_rows(a_RF), resolved(v_FP), squared, _threads(a_RF))
+        return plain.survey(a_RF, along, down)
+    along, down = ([Sums(resolved(s.probes), s.squared) for s in sums] for sums in (along, down))
+    return native.survey(_rows(a_RF), along, down, _threads(a_RF))
+
+
+def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
+    """(a v (R, P), 2-norms of the rows of a (R,)) in float64; squared: of a o a with v."""
+    found = survey(a_RF, [Sums(v_FP, squared)])
+    return found.along[0], found.norms
 
 
 def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
     """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64; squared: of a o a with q."""
-    _require_matrix(a_RF)
-    if q_RP.ndim != 2 or q_RP.shape[0] != a_RF.shape[0] or q_RP.dtype != torch.float64:
-        raise ValueError(f"projections are float64 with {a_RF.shape[0]} rows, not {tuple(q_RP.shape)}")
-    native = _kernels().native
-    if native is None:
-        return plain.contract(a_RF, q_RP, squared)
-    return native.contract(_rows(a_RF), resolved(q_RP), squared, _threads(a_RF))
+    found = survey(a_RF, down=[Sums(q_RP, squared)])
+    return found.down[0], found.squares
 
 
 def norms(a_RF: Tensor) -> Tensor:

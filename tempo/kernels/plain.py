@@ -2,7 +2,7 @@
 
     along(t, axis, [a, ...])   each Axis on its stretch of one axis of t, any shape and strides
     transform                  Y = E_rows (X - before) E_features^T + after
-    project, contract          what the checks need, in float64
+    survey                     sums over either axis and norms, in float64: what the checks need
 
     mix(t, b)  = (tail after main) t            blocks of orthonormal Hadamard H, length b
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tempo.kernels.axis import Axis, Monomial
 from tempo.kernels.pieces import pieces
+from tempo.kernels.survey import Sums, Survey
 from tempo.kernels.transform import Transform
 
 
@@ -51,25 +52,23 @@ def transform(task: Transform) -> None:
         task.target.index_copy_(0, task.target_rows, y.to(task.target.dtype))
 
 
-def project(a_RF: Tensor, v_FP: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
-    out = torch.empty(a_RF.shape[0], v_FP.shape[1], dtype=torch.float64)
-    norms = torch.empty(a_RF.shape[0], dtype=torch.float64)
-    for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
-        piece = a_RF[lo:hi].double()
-        torch.mm(piece.square() if squared else piece, v_FP, out=out[lo:hi])
-        torch.linalg.vector_norm(piece, dim=1, out=norms[lo:hi])
-    return out, norms
-
-
-def contract(a_RF: Tensor, q_RP: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
-    out = torch.zeros(a_RF.shape[1], q_RP.shape[1], dtype=torch.float64)
-    squares = torch.zeros(a_RF.shape[1], dtype=torch.float64)
-    for lo, hi in pieces(0, a_RF.shape[0], a_RF.shape[1]):
+def survey(a_RF: Tensor, along: Sequence[Sums], down: Sequence[Sums]) -> Survey:
+    rows, width = a_RF.shape
+    found = Survey.empty(rows, width, along, down)
+    for t in (*found.down, found.squares):
+        t.zero_()
+    for lo, hi in pieces(0, rows, width):
         piece = a_RF[lo:hi].double()
         square = piece.square()
-        out.addmm_((square if squared else piece).mT, q_RP[lo:hi])
-        squares += square.sum(0)
-    return out, squares
+        for sums, out in zip(along, found.along, strict=True):
+            torch.mm(square if sums.squared else piece, sums.probes, out=out[lo:hi])
+        for sums, out in zip(down, found.down, strict=True):
+            out.addmm_((square if sums.squared else piece).mT, sums.probes[lo:hi])
+        if along:
+            torch.linalg.vector_norm(piece, dim=1, out=found.norms[lo:hi])
+        if down:
+            found.squares.add_(square.sum(0))
+    return found
 
 
 def _apply(t: Tensor, axis: int, a: Axis) -> Tensor:

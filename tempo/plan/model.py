@@ -146,8 +146,6 @@ class CostModel:
         phase.alone("keys", once * work.run("features", 0, g * (k + n), min(k, n)))
         if self._mixes:
             phase.alone("other", work.run("centre", work.rows, work.x + work.y, k))
-        # The projection of X' that dW is checked by. Without key shift X is sent again: it is made then.
-        witness = 1 if work.op.want_w and self._config.key_shift else 0
         told: set[int] = set()  # workers that have W
         for worker, count in work.pieces:
             rows, x, y = g * count, g * count * k, g * count * n
@@ -155,8 +153,8 @@ class CostModel:
                 worker,
                 keys=work.run("keys", rows, 0, k),
                 encode=work.run("encode", rows, x, k),
-                expect=(1 + witness) * work.run("check", rows, x, k)
-                + work.run("check", g * n, w_elements, k),
+                # With the witness for dW, from one reading.
+                expect=work.run("check", rows, x, k) + work.run("check", g * n, w_elements, k),
                 up=(x + round(once * w_elements) * (worker not in told)) * work.op.itemsize,
                 jobs=[("product", 2 * g * count * k * n, y * work.op.itemsize)],
                 check=work.run("check", rows, y, n),
@@ -204,8 +202,9 @@ class CostModel:
             flops = 2 * g * count * k * n
             sent_x, sent_w = fresh and want_w, fresh and want_x and worker not in told
             told.add(worker)
-            # dW: dY' with the projection of X', which is made here where X' is. dX: dY' and W'.
-            expect = (want_w + want_x) * work.run("check", rows, y, n)
+            # dW: dY' with the projection of X', which is made here where X' is. dX: dY' and W'. Of dY' they
+            # share one reading.
+            expect = work.run("check", rows, y, n)
             expect += want_x * work.run("check", g * n, w_elements, k)
             expect += sent_x * work.run("check", rows, x, k)
             check = want_w * work.run("check", g * n, w_elements, k)

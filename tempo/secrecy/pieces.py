@@ -111,11 +111,12 @@ class ForwardPiece:
         arithmetic = self._form.arithmetic
         job = Job(Op.PRODUCT, operand, self._weight.operand, self.where.counts, arithmetic)
         with desk.stats.timed("check"):
-            checks.expect(job)
-            if self._keep:
-                witness = desk.verifier.witness(x_sealed, job.rows, arithmetic)
-                kept = Kept(operand, desk.release)
-                self.kept = KeptRows(self.where, self.lane, self._row_key, self._form, kept, witness)
+            if not self._keep:
+                checks.expect(job)
+                return [job]
+            witness = checks.expect_and_keep(job)
+            kept = Kept(operand, desk.release)
+            self.kept = KeptRows(self.where, self.lane, self._row_key, self._form, kept, witness)
         return [job]
 
     def open(self, y_sealed: Tensor, y_GRN: Tensor, share_G1N: Tensor | None) -> None:
@@ -188,8 +189,7 @@ class GradientPiece:
             own = self._form_dy.arithmetic
             jobs.append(Job(Op.GRAD_X, left, self._weight.operand, self.where.counts, own))
         with desk.stats.timed("check"):
-            for job in jobs:
-                checks.expect(job, self._kept.witness if self._kept and job.op is Op.GRAD_W else None)
+            checks.expect_all(jobs, self._kept.witness if self._kept and self.want_w else None)
         return jobs
 
     def _seal_x(self, x_GRK: Tensor | None, centre_G1K: Tensor | None) -> Operand:

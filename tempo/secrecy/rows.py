@@ -17,10 +17,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import norms
+from tempo.kernels import Sums, norms, survey
 
 #: In units of eps and the largest row: docs/numerics.md, section 1.
 NEGLIGIBLE = 16.0
+#: Elements of a group that is read by itself.
+_LARGE = 1 << 17
 
 
 def row_norms(t_GRF: Tensor) -> Tensor:
@@ -34,6 +36,19 @@ def row_norms(t_GRF: Tensor) -> Tensor:
     if t_GRF.is_contiguous():
         return norms(t_GRF.view(groups * r, width)).view(groups, r)
     return torch.stack([norms(t_RF) for t_RF in t_GRF]) if groups else torch.empty(0, r, dtype=torch.float64)
+
+
+def row_norms_and_sums(t_GRF: Tensor) -> tuple[Tensor, Tensor]:
+    """As `row_norms`, and the sums over the rows of each group (G, F), float64, from the same reading where
+    groups are large and float32; small ones are in the caches."""
+    groups, r, width = t_GRF.shape
+    if t_GRF.dtype != torch.float32 or (groups > 1 and r * width < _LARGE):
+        return row_norms(t_GRF), t_GRF.sum(1, dtype=torch.float64)
+    none, ones = torch.empty(width, 0, dtype=torch.float64), torch.ones(r, 1, dtype=torch.float64)
+    found = [survey(t_RF, [Sums(none)], [Sums(ones)]) for t_RF in t_GRF]
+    if not found:
+        return row_norms(t_GRF), torch.empty(0, width, dtype=torch.float64)
+    return torch.stack([f.norms for f in found]), torch.stack([f.down[0][:, 0] for f in found])
 
 
 @final

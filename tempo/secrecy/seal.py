@@ -20,7 +20,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Hidden, Transform, resolved, transform
+from tempo.kernels import Hidden, Sums, Transform, pieces, resolved, survey, transform
 from tempo.ops import spans
 from tempo.secrecy.basis import Basis
 from tempo.secrecy.keys import Label, SessionKey, SingleUse
@@ -180,9 +180,21 @@ def draw_centre(key: SessionKey, label: Label, x_GRK: Tensor, where: Selection) 
             continue
         index = where.index[g]
         picks = (stream.words(min(count, _CENTRE_SAMPLE)) & 0x7FFFFFFF) % count
-        sample = x_GRK[g].index_select(0, picks if index is None else index[picks]).double()
-        mean = sample.mean(0, keepdim=True)
+        picks = picks if index is None else index[picks]
+        mean, mean_square = _moments(x_GRK[g], picks)
         # Noise even where all rows are alike: their difference from an exact mean would be zero.
-        spread = (sample - mean).square_().mean() + _CENTRE_NOISE * mean.square().mean()
+        spread = (mean_square - mean.square().mean()).clamp_(min=0) + _CENTRE_NOISE * mean.square().mean()
         centre[g] = mean + _CENTRE_NOISE * spread.sqrt_() * stream.gaussian(1, mean.shape[1])
     return centre
+
+
+def _moments(x_RK: Tensor, picks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (1, K) of some rows and mean square of their entries, float64, piece by piece in the caches."""
+    total = torch.zeros(1, x_RK.shape[1], dtype=torch.float64)
+    square = torch.zeros((), dtype=torch.float64)
+    for lo, hi in pieces(0, len(picks), x_RK.shape[1]):
+        ones = torch.ones(hi - lo, 1, dtype=torch.float64)
+        found = survey(x_RK.index_select(0, picks[lo:hi]), down=[Sums(ones)])
+        total += found.down[0].mT
+        square += found.squares.sum()
+    return total / len(picks), square / max(1, len(picks) * x_RK.shape[1])

@@ -43,37 +43,36 @@ struct Transform {
     int32_t source_type, target_type;
 };
 
-// out[r, p] = sum_f a[r, f] v[p, f], or with the squares of a;  norms[r] = ||a[r]||. float64 whatever a is.
-struct Projection {
-    const void* a;
-    const double* v;  // (P, F)
-    double* out;      // (R, P)
-    double* norms;    // (R) or null
-    int64_t rows, width, stride;
-    int32_t type, probes, squared;
+// Sums over one axis of a tensor with P vectors of the other; squared: of its squares.
+struct Sums {
+    const double* with;
+    double* out;
+    int32_t probes, squared;
 };
 
-// out[f, p] = sum_r a[r, f] q[r, p], or with the squares of a;  squares[f] = sum_r a[r, f]^2. float64 whatever a is.
-struct Contraction {
+// What the checks need of a tensor, in one pass over it. float64 whatever a is.
+//     along: out[r, p] = sum_f a[r, f] with[p, f],  with (P, F);   norms[r] = ||a[r]||
+//     down:  out[f, p] = sum_r a[r, f] with[r, p],  with (R, P);   squares[f] = sum_r a[r, f]^2
+// Without probes `along` has norms alone, `down` squares alone; null: nothing of the kind.
+struct Survey {
     const void* a;
-    const double* q;  // (R, P)
-    double* out;      // (F, P)
-    double* squares;  // (F)
     int64_t rows, width, stride;
-    int32_t type, probes, squared;
+    const Sums *along, *down;
+    int64_t along_count, down_count;
+    double *norms, *squares;
+    int32_t type;
 };
 
 struct Passes {
     const char* name;
     int (*transform)(const Transform*, int64_t count, int threads);
-    int (*project)(const Projection*, int threads);
-    int (*contract)(const Contraction*, int threads);
+    int (*survey)(const Survey*, int threads);
     ImagePasses images;
 };
 
 }  // extern "C"
 
 // Grows with every change of this file: a library built for another one is not used (native.py).
-constexpr int ABI = 2;
+constexpr int ABI = 3;
 
 constexpr int MAX_BLOCK = 128;

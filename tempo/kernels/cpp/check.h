@@ -1,139 +1,218 @@
-// What the checks need of a tensor: projections and norms in float64, in one pass that only reads.
+// What the checks need of a tensor: sums over either axis and norms in float64, in one pass that only reads.
 #pragma once
 #include "abi.h"
 #include "plan.h"
 
 namespace TEMPO_ISA {
 
-// out (rows, P) of `R` rows at once, so that each entry of v is read once for all of them.
+// Rows that are summed at once, so that each entry of a probe is read once for all of them: as many sums as
+// there are registers for.
+constexpr int ABREAST = TEMPO_BYTES == 64 ? 4 : 2;
+
+// P probes from `first` on of R rows. fetch: rows beyond them that are on their way into the caches, or 0.
+// The processor follows a row by itself, not from a row to the next.
 template <class S, int P, int R>
-INLINE void project_rows(const Projection& p, int64_t row, int first, bool norms) {
+INLINE void along_rows(const Survey& s, const Sums& sums, int64_t row, int first, bool norms, int fetch) {
     constexpr int W = Lanes<double>::W;
-    const S* a = (const S*)p.a + row * p.stride;
-    const double* v = p.v + first * p.width;
+    const S* a = (const S*)s.a + row * s.stride;
+    const double* v = sums.with + first * s.width;
     vec<double> sum[R][P] = {}, square[R] = {};
     int64_t f = 0;
-    for (; f + W <= p.width; f += W) {
+    for (; f + W <= s.width; f += W) {
         vec<double> probe[P];
-        for (int k = 0; k < P; ++k) probe[k] = load(v + k * p.width + f);
+        for (int k = 0; k < P; ++k) probe[k] = load(v + k * s.width + f);
         for (int r = 0; r < R; ++r) {
-            vec<double> x = widen(a + r * p.stride + f), y = p.squared ? x * x : x;
+            vec<double> x = widen(a + r * s.stride + f), y = sums.squared ? x * x : x;
+            if (fetch) __builtin_prefetch(a + (r + fetch) * s.stride + f);
             for (int k = 0; k < P; ++k) sum[r][k] += y * probe[k];
             square[r] += x * x;
         }
     }
     for (int r = 0; r < R; ++r) {
         double rest[P] = {}, rest_square = 0;
-        for (int64_t g = f; g < p.width; ++g) {
-            double x = widen_one(a[r * p.stride + g]), y = p.squared ? x * x : x;
-            for (int k = 0; k < P; ++k) rest[k] += y * v[k * p.width + g];
+        for (int64_t g = f; g < s.width; ++g) {
+            double x = widen_one(a[r * s.stride + g]), y = sums.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) rest[k] += y * v[k * s.width + g];
             rest_square += x * x;
         }
-        for (int k = 0; k < P; ++k) p.out[(row + r) * p.probes + first + k] = total(sum[r][k]) + rest[k];
-        if (norms) p.norms[row + r] = std::sqrt(total(square[r]) + rest_square);
+        for (int k = 0; k < P; ++k) sums.out[(row + r) * sums.probes + first + k] = total(sum[r][k]) + rest[k];
+        if (norms) s.norms[row + r] = std::sqrt(total(square[r]) + rest_square);
     }
 }
 
-// Rows lo to hi, some probes at a time; norms once, also without any probe.
-template <class S, int R> INLINE void project_probes(const Projection& p, int64_t row) {
-    bool norms = p.norms;
-    for (int k = 0; k < p.probes || norms; norms = false) {
-        int left = p.probes - k;
-        if (left >= 4) project_rows<S, 4, R>(p, row, k, norms), k += 4;
-        else if (left >= 2) project_rows<S, 2, R>(p, row, k, norms), k += 2;
-        else if (left == 1) project_rows<S, 1, R>(p, row, k, norms), k += 1;
-        else project_rows<S, 0, R>(p, row, k, norms);
+// R rows, some probes at a time; norms once, also without any probe.
+template <class S, int R> INLINE void along_probes(const Survey& s, int64_t row, int fetch) {
+    bool norms = s.norms;
+    for (int64_t i = 0; i < s.along_count; ++i) {
+        const Sums& sums = s.along[i];
+        for (int k = 0; k < sums.probes || norms; norms = false, fetch = 0) {
+            int left = sums.probes - k;
+            if (left >= 4) along_rows<S, 4, R>(s, sums, row, k, norms, fetch), k += 4;
+            else if (left >= 2) along_rows<S, 2, R>(s, sums, row, k, norms, fetch), k += 2;
+            else if (left == 1) along_rows<S, 1, R>(s, sums, row, k, norms, fetch), k += 1;
+            else along_rows<S, 0, R>(s, sums, row, k, norms, fetch);
+        }
     }
 }
 
-template <class S> static void project_some(const Projection& p, int64_t lo, int64_t hi) {
-    constexpr int R = TEMPO_BYTES == 64 ? 4 : 2;  // as many sums as there are registers for
-    for (; lo + R <= hi; lo += R) project_probes<S, R>(p, lo);
-    for (; lo < hi; ++lo) project_probes<S, 1>(p, lo);
+template <class S> static void along_some(const Survey& s, int64_t lo, int64_t hi) {
+    constexpr int R = ABREAST, AHEAD = R;
+    for (; lo + R <= hi; lo += R) along_probes<S, R>(s, lo, lo + R + AHEAD <= s.rows ? AHEAD : 0);
+    for (; lo < hi; ++lo) along_probes<S, 1>(s, lo, 0);
 }
 
-template <class S> static int project_as(const Projection& p, int threads) {
-    constexpr int64_t PIECE = 64;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < (p.rows + PIECE - 1) / PIECE; ++i)
-        project_some<S>(p, i * PIECE, (i + 1) * PIECE < p.rows ? (i + 1) * PIECE : p.rows);
-    return 0;
-}
-
-static int project(const Projection* p, int threads) {
-    switch (p->type) {
-        case FLOAT32: return project_as<float>(*p, threads);
-        case FLOAT64: return project_as<double>(*p, threads);
-        default: return project_as<uint16_t>(*p, threads);
-    }
-}
-
-// Adds rows lo to hi, P columns of q from `first` on, into out (F, P') and squares of one thread.
+// Adds rows lo to hi, P columns of `with` from `first` on, into out (P', F) and squares of one thread.
 template <class S, int P>
-INLINE void contract_rows(const Contraction& c, int64_t lo, int64_t hi, int first, double* out, double* squares) {
+INLINE void down_rows(const Survey& s, const Sums& sums, int64_t lo, int64_t hi, int first, int64_t fetch, double* out, double* squares) {
     constexpr int W = Lanes<double>::W;
-    const S* a = (const S*)c.a;
+    const S* a = (const S*)s.a;
+    const double* q = sums.with + first;
+    out += first * s.width;
     int64_t f = 0;
-    for (; f + W <= c.width; f += W) {
+    for (; f + W <= s.width; f += W) {
         vec<double> sum[P], square{};
-        for (int k = 0; k < P; ++k) sum[k] = load(out + (first + k) * c.width + f);
+        for (int k = 0; k < P; ++k) sum[k] = load(out + k * s.width + f);
         for (int64_t r = lo; r < hi; ++r) {
-            vec<double> x = widen(a + r * c.stride + f), y = c.squared ? x * x : x;
-            for (int k = 0; k < P; ++k) sum[k] += y * c.q[r * c.probes + first + k];
+            vec<double> x = widen(a + r * s.stride + f), y = sums.squared ? x * x : x;
+            if (fetch) __builtin_prefetch(a + (r + fetch) * s.stride + f, 0, 2);
+            for (int k = 0; k < P; ++k) sum[k] += y * q[r * sums.probes + k];
             square += x * x;
         }
-        for (int k = 0; k < P; ++k) store(out + (first + k) * c.width + f, sum[k]);
+        for (int k = 0; k < P; ++k) store(out + k * s.width + f, sum[k]);
         if (squares) store(squares + f, load(squares + f) + square);
     }
-    for (; f < c.width; ++f)
+    for (; f < s.width; ++f)
         for (int64_t r = lo; r < hi; ++r) {
-            double x = widen_one(a[r * c.stride + f]), y = c.squared ? x * x : x;
-            for (int k = 0; k < P; ++k) out[(first + k) * c.width + f] += y * c.q[r * c.probes + first + k];
+            double x = widen_one(a[r * s.stride + f]), y = sums.squared ? x * x : x;
+            for (int k = 0; k < P; ++k) out[k * s.width + f] += y * q[r * sums.probes + k];
             if (squares) squares[f] += x * x;
         }
 }
 
-template <class S> static int contract_as(const Contraction& c, int threads) {
-    constexpr int64_t PIECE = 16;
+// mine: (all probes, F) of each of s.down in turn, then squares (F).
+template <class S> INLINE void down_some(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
+    // Where there are sums along the rows as well, they have fetched these and the next.
+    int64_t fetch = s.along_count || hi + (hi - lo) > s.rows ? 0 : hi - lo;
+    for (int64_t i = 0; i < s.down_count; mine += s.down[i++].probes * s.width) {
+        const Sums& sums = s.down[i];
+        for (int k = 0; k < sums.probes || squares; squares = nullptr, fetch = 0) {
+            int left = sums.probes - k;
+            if (left >= 2) down_rows<S, 2>(s, sums, lo, hi, k, fetch, mine, squares), k += 2;
+            else if (left == 1) down_rows<S, 1>(s, sums, lo, hi, k, fetch, mine, squares), k += 1;
+            else down_rows<S, 0>(s, sums, lo, hi, k, fetch, mine, squares);
+        }
+    }
+}
+
+// Both at once for R rows with P probes along them and Q down them, in one loop: what the checks ask most. Sums
+// of one thread as in down_some.
+template <class S, int P, int Q, int R>
+INLINE void cross_rows(const Survey& s, int64_t row, double* mine, double* squares, int fetch) {
+    constexpr int W = Lanes<double>::W;
+    const S* a = (const S*)s.a + row * s.stride;
+    const double *v = s.along->with, *q = s.down->with + row * Q;
+    vec<double> sum[R][P] = {}, square[R] = {};
+    int64_t f = 0;
+    for (; f + W <= s.width; f += W) {
+        vec<double> probe[P], down[Q], column = load(squares + f);
+        for (int k = 0; k < P; ++k) probe[k] = load(v + k * s.width + f);
+        for (int k = 0; k < Q; ++k) down[k] = load(mine + k * s.width + f);
+        for (int r = 0; r < R; ++r) {
+            vec<double> x = widen(a + r * s.stride + f);
+            if (fetch) __builtin_prefetch(a + (r + fetch) * s.stride + f);
+            for (int k = 0; k < P; ++k) sum[r][k] += x * probe[k];
+            for (int k = 0; k < Q; ++k) down[k] += x * q[r * Q + k];
+            square[r] += x * x;
+            column += x * x;
+        }
+        for (int k = 0; k < Q; ++k) store(mine + k * s.width + f, down[k]);
+        store(squares + f, column);
+    }
+    for (int r = 0; r < R; ++r) {
+        double rest[P] = {}, rest_square = 0;
+        for (int64_t g = f; g < s.width; ++g) {
+            double x = widen_one(a[r * s.stride + g]);
+            for (int k = 0; k < P; ++k) rest[k] += x * v[k * s.width + g];
+            for (int k = 0; k < Q; ++k) mine[k * s.width + g] += x * q[r * Q + k];
+            rest_square += x * x;
+            squares[g] += x * x;
+        }
+        for (int k = 0; k < P; ++k) s.along->out[(row + r) * P + k] = total(sum[r][k]) + rest[k];
+        s.norms[row + r] = std::sqrt(total(square[r]) + rest_square);
+    }
+}
+
+template <class S, int P, int Q> static void cross_some(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
+    constexpr int R = 2 * ABREAST - (TEMPO_BYTES < 64 && P ? 2 : 0);
+    for (; lo + R <= hi; lo += R) cross_rows<S, P, Q, R>(s, lo, mine, squares, lo + 2 * R <= s.rows ? R : 0);
+    for (; lo < hi; ++lo) cross_rows<S, P, Q, 1>(s, lo, mine, squares, 0);
+}
+
+// Rows lo to hi of all that is asked.
+template <class S> static void survey_rows(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
+    if (s.along_count == 1 && s.down_count == 1 && !s.along->squared && !s.down->squared) {
+        int p = s.along->probes, q = s.down->probes;
+        if (p == 2 && q == 2) return cross_some<S, 2, 2>(s, lo, hi, mine, squares);
+        if (p == 0 && q == 1) return cross_some<S, 0, 1>(s, lo, hi, mine, squares);
+    }
+    if (s.along_count) along_some<S>(s, lo, hi);
+    if (mine) down_some<S>(s, lo, hi, mine, squares);
+}
+
+INLINE int64_t down_probes(const Survey& s) {
+    int64_t probes = 0;
+    for (int64_t i = 0; i < s.down_count; ++i) probes += s.down[i].probes;
+    return probes;
+}
+
+// Adds what one thread has to the results of all.
+INLINE void down_add(const Survey& s, const double* mine) {
+    for (int64_t i = 0; i < s.down_count; mine += s.down[i++].probes * s.width) {
+        const Sums& sums = s.down[i];
+        for (int64_t f = 0; f < s.width; ++f)
+            for (int k = 0; k < sums.probes; ++k) sums.out[f * sums.probes + k] += mine[k * s.width + f];
+    }
+    if (s.squares)
+        for (int64_t f = 0; f < s.width; ++f) s.squares[f] += mine[f];
+}
+
+// Threads take pieces of rows as they come: one of them may share its core with a transfer. BLOCK rows stay in the
+// caches from the sums along them to those down them.
+template <class S> static int survey_as(const Survey& s, int threads) {
+    constexpr int64_t BYTES = 512 << 10, BLOCK = 16;
+    int64_t piece = (BYTES / int64_t(sizeof(S) * (s.width + 1)) / BLOCK + 1) * BLOCK;
+    int64_t columns = s.width * (down_probes(s) + 1);
+    for (int64_t i = 0; i < s.down_count; ++i) memset(s.down[i].out, 0, s.width * s.down[i].probes * sizeof(double));
+    if (s.squares) memset(s.squares, 0, s.width * sizeof(double));
     int failed = 0;
-    memset(c.out, 0, c.width * c.probes * sizeof(double));
-    memset(c.squares, 0, c.width * sizeof(double));
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        static thread_local Scratch mine;
-        double* sums = (double*)mine.get(c.width * (c.probes + 1) * sizeof(double) + 64);
-        failed |= !sums;
-        if (sums) memset(sums, 0, c.width * (c.probes + 1) * sizeof(double));
-        double* squares = sums + c.width * c.probes;
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < (c.rows + PIECE - 1) / PIECE; ++i) {
-            if (!sums) continue;
-            int64_t lo = i * PIECE, hi = lo + PIECE < c.rows ? lo + PIECE : c.rows;
-            int k = 0;
-            double* once = squares;
-            do {
-                if (c.probes - k >= 2) contract_rows<S, 2>(c, lo, hi, k, sums, once), k += 2;
-                else if (c.probes - k == 1) contract_rows<S, 1>(c, lo, hi, k, sums, once), k += 1;
-                else contract_rows<S, 0>(c, lo, hi, k, sums, once);
-                once = nullptr;
-            } while (k < c.probes);
-        }
-#pragma omp critical(tempo_contract)
-        if (sums)
-            for (int64_t f = 0; f < c.width; ++f) {
-                for (int k = 0; k < c.probes; ++k) c.out[f * c.probes + k] += sums[k * c.width + f];
-                c.squares[f] += squares[f];
+        static thread_local Scratch scratch;
+        double* mine = s.down_count ? (double*)scratch.get(columns * sizeof(double) + 64) : nullptr;
+        failed |= s.down_count && !mine;
+        if (mine) memset(mine, 0, columns * sizeof(double));
+        double* squares = mine && s.squares ? mine + columns - s.width : nullptr;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < (s.rows + piece - 1) / piece; ++i) {
+            if (s.down_count && !mine) continue;
+            int64_t end = (i + 1) * piece < s.rows ? (i + 1) * piece : s.rows;
+            for (int64_t lo = i * piece; lo < end; lo += BLOCK) {
+                int64_t hi = lo + BLOCK < end ? lo + BLOCK : end;
+                survey_rows<S>(s, lo, hi, mine, squares);
             }
-        mine.shrink();
+        }
+#pragma omp critical(tempo_survey)
+        if (mine) down_add(s, mine);
+        scratch.shrink();
     }
     return failed;
 }
 
-static int contract(const Contraction* c, int threads) {
-    switch (c->type) {
-        case FLOAT32: return contract_as<float>(*c, threads);
-        case FLOAT64: return contract_as<double>(*c, threads);
-        default: return contract_as<uint16_t>(*c, threads);
+static int survey(const Survey* s, int threads) {
+    switch (s->type) {
+        case FLOAT32: return survey_as<float>(*s, threads);
+        case FLOAT64: return survey_as<double>(*s, threads);
+        default: return survey_as<uint16_t>(*s, threads);
     }
 }
 

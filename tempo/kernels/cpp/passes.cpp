@@ -10,6 +10,6 @@
 #define JOIN(a, b) JOIN_OF(a, b)
 
 extern "C" const Passes JOIN(tempo_passes_, TEMPO_ISA) = {
-    TEXT(TEMPO_ISA), TEMPO_ISA::transform, TEMPO_ISA::project, TEMPO_ISA::contract,
+    TEXT(TEMPO_ISA), TEMPO_ISA::transform, TEMPO_ISA::survey,
     {TEMPO_ISA::tiles_pass<true>, TEMPO_ISA::tiles_pass<false>, TEMPO_ISA::windows_pass<true>,
      TEMPO_ISA::windows_pass<false>, TEMPO_ISA::rows_pass<true>, TEMPO_ISA::rows_pass<false>}};

@@ -65,6 +65,21 @@ def test_workers_are_stopped_while_the_master_works(sleeper: int) -> None:
     assert waited(stats.seconds) == stats.seconds["wait"] > 0
 
 
+def test_workers_are_still_between_the_parts_of_the_masters_work(sleeper: int) -> None:
+    stats = Stats()
+    with quiet(stats, [sleeper]) as hush:
+        until(sleeper, "T")
+        with stats.timed("encode"):
+            until(sleeper, "T")
+        until(sleeper, "T")
+        assert hush.seconds == 0
+        with stats.timed("wait"):
+            until(sleeper, "SR")
+        until(sleeper, "T")
+        assert 0 < hush.seconds < 1
+    until(sleeper, "SR")
+
+
 def test_workers_go_on_after_an_error(sleeper: int) -> None:
     def broken() -> None:
         with quiet(Stats(), [sleeper]):

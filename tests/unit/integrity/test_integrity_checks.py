@@ -297,3 +297,93 @@ def test_a_witness_for_a_worker_that_may_round(arithmetic):
     with pytest.raises(IntegrityError):
         accept(verifier, exact, reply + 1e-3, verifier.witness(x, job.rows, arithmetic))
     accept(verifier, exact, honest(job), verifier.witness(x, job.rows, arithmetic))
+
+
+# ---- one reading for several checks --------------------------------------------------------------
+
+ARITHMETICS = [Arithmetic.FP32, Arithmetic.BF16]
+
+
+def forged(reply):
+    """One entry has the other sign."""
+    lie = reply.clone()
+    flat = lie.view(-1)
+    flat[flat.abs().argmax()] *= -1
+    return lie
+
+
+def step_of(rows, arithmetic, k=20, n=30):
+    """The three jobs of a training step on one X, W, dY: Y, dW without X, dX."""
+    g = torch.Generator().manual_seed(1)
+    t = sum(rows)
+    x, dy = torch.randn(t, k, generator=g), torch.randn(t, n, generator=g)
+    w = torch.randn(len(rows), n, k, generator=g)
+    x, w, dy = (Operand(i, tuple(each.shape), each.dtype, each) for i, each in enumerate((x, w, dy)))
+    gone = Operand(x.id, x.shape, x.dtype, None)
+    return (
+        Job(Op.PRODUCT, x, w, rows, arithmetic),
+        Job(Op.GRAD_W, dy, gone, rows, arithmetic),
+        Job(Op.GRAD_X, dy, w, rows, arithmetic),
+    ), compute(Op.GRAD_W, dy.tensor, x.tensor, rows, arithmetic)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+@pytest.mark.parametrize("rows", [(40,), (30, 0, 25)])
+@pytest.mark.parametrize("liar", [None, 0, 1, 2])
+def test_checks_that_share_a_reading_each_refuse_their_own_lie(rows, arithmetic, liar):
+    (forward, of_w, of_x), dw = step_of(rows, arithmetic)
+    truth = [compute(j.op, j.left.tensor, j.right.tensor, rows, arithmetic) for j in (forward, of_x)]
+    checks = Verifier(key_of(30), 2).begin()
+    witness = checks.expect_and_keep(forward)
+    checks.expect_all([of_w, of_x], witness)
+    for i, (job, reply) in enumerate(zip((forward, of_w, of_x), (truth[0], dw, truth[1]), strict=True)):
+        if i == liar:
+            with pytest.raises(IntegrityError):
+                checks.accept(job, Unverified(forged(reply)))
+        else:
+            assert checks.accept(job, Unverified(reply)) is reply
+    assert (checks.made, checks.failed) == (3, 0 if liar is None else 1)
+
+
+@pytest.mark.security
+def test_checks_that_share_a_reading_share_no_probe():
+    (forward, of_w, of_x), _ = step_of((40,), Arithmetic.FP32)
+    checks = Verifier(key_of(31), 2).begin()
+    witness = checks.expect_and_keep(forward)
+    checks.expect_all([of_w, of_x], witness)
+    probes = [checks._proofs[job].probe for job in (forward, of_w, of_x)]
+    assert probes[1] is witness.probe_KP
+    values = [v for p in probes for v in p.flatten().tolist()]
+    assert len(values) == len(set(values)) == 2 * (30 + 20 + 20)
+
+
+@pytest.mark.security
+def test_a_shared_reading_expects_what_separate_ones_do():
+    """With the same probes: only how often the operand is read differs."""
+    rows = (30, 25)
+    (forward, of_w, of_x), _ = step_of(rows, Arithmetic.BF16)
+    together, apart = Verifier(key_of(32), 2), Verifier(key_of(32), 2)
+    checks = together.begin()
+    witness = checks.expect_and_keep(forward)
+    checks.expect_all([of_w, of_x], witness)
+    other = apart.begin()
+    other.expect(forward)
+    other.expect(of_w, apart.witness(forward.left.tensor, rows, Arithmetic.BF16))
+    other.expect(of_x)
+    for job in (forward, of_w, of_x):
+        ours, theirs = checks._proofs[job], other._proofs[job]
+        assert torch.equal(ours.probe, theirs.probe)
+        for a, b in [
+            (ours.expected, theirs.expected),
+            (ours.tolerance.calibrated, theirs.tolerance.calibrated),
+            (ours.tolerance.sound, theirs.tolerance.sound),
+            (ours.tolerance.largest, theirs.tolerance.largest),
+        ]:
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_only_jobs_with_one_left_operand_are_prepared_together():
+    (forward, _, of_x), _ = step_of((40,), Arithmetic.FP32)
+    with pytest.raises(UsageError, match="one left operand"):
+        Verifier(key_of(33), 2).begin().expect_all([forward, of_x])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tempo.kernels import contract, norms, project, ranking
+from tempo.kernels import Sums, contract, norms, project, ranking, survey
 from tempo.kernels.native import SETS, Native
 
 few = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -84,6 +84,64 @@ def test_contractions_and_squares(serve, name, case, probes, threads):
 
 
 @every_pass
+@few
+@given(matrices(), st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), max_size=4))
+def test_one_reading_gives_all_that_is_asked_of_it(serve, name, case, asked):
+    """Any number of sums of either kind, together."""
+    a, generator = case
+    along, down = [], []
+    for is_down, squared, probes in asked:
+        length = a.shape[0] if is_down else a.shape[1]
+        sums = Sums(torch.randn(length, probes, dtype=F64, generator=generator), squared)
+        (down if is_down else along).append(sums)
+    before = a.clone()
+    with serve(name, 2):
+        found = survey(a, along, down)
+    wide = a.double()
+    for sums, out in zip(along, found.along, strict=True):
+        of = wide.square() if sums.squared else wide
+        near(out, of @ sums.probes, of.abs() @ sums.probes.abs(), a.shape[1])
+    for sums, out in zip(down, found.down, strict=True):
+        of = wide.square() if sums.squared else wide
+        near(out, of.mT @ sums.probes, of.abs().mT @ sums.probes.abs(), a.shape[0])
+    assert (len(found.norms), len(found.squares)) == (a.shape[0] * bool(along), a.shape[1] * bool(down))
+    if along:
+        near(found.norms, wide.square().sum(1).sqrt(), wide.square().sum(1).sqrt(), a.shape[1])
+    if down:
+        near(found.squares, wide.square().sum(0), wide.square().sum(0), a.shape[0])
+    assert torch.equal(a, before)
+
+
+@every_pass
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_reading_of_many_pieces(serve, name, threads):
+    """Longer than what a thread takes at a time, in every width of a row's end."""
+    g = torch.Generator().manual_seed(0)
+    for rows, width, dtype in ((3001, 257, F32), (517, 2050, BF16), (40, 70001, F32), (2000, 130, F64)):
+        a = torch.randn(rows, width, generator=g).to(dtype)
+        v, q = torch.randn(width, 3, dtype=F64, generator=g), torch.randn(rows, 2, dtype=F64, generator=g)
+        with serve(name, threads):
+            found = survey(a, [Sums(v)], [Sums(q), Sums(q, squared=True)])
+        wide = a.double()
+        near(found.along[0], wide @ v, wide.abs() @ v.abs(), width)
+        near(found.norms, wide.square().sum(1).sqrt(), wide.square().sum(1).sqrt(), width)
+        near(found.down[0], wide.mT @ q, wide.abs().mT @ q.abs(), rows)
+        near(found.down[1], wide.square().mT @ q, wide.square().mT @ q.abs(), rows)
+        for p in (2, 0):  # those that have a loop of their own
+            few_v, few_q = v[:, :p], q[:, : max(1, p)]
+            with serve(name, threads):
+                crossed = survey(a, [Sums(few_v)], [Sums(few_q)])
+            near(crossed.along[0], wide @ few_v, wide.abs() @ few_v.abs(), width)
+            near(crossed.down[0], wide.mT @ few_q, wide.abs().mT @ few_q.abs(), rows)
+            for ours, other, terms in [
+                (crossed.norms, found.norms, width),
+                (crossed.squares, found.squares, rows),
+            ]:
+                near(ours, other, other, terms)
+        near(found.squares, wide.square().sum(0), wide.square().sum(0), rows)
+
+
+@every_pass
 def test_an_error_of_float32_is_outside_what_these_tests_allow(serve, name):
     g = torch.Generator().manual_seed(0)
     a, v = torch.randn(70, 130, generator=g), torch.randn(130, 2, dtype=F64, generator=g)
@@ -112,6 +170,14 @@ def test_what_is_not_finite_reaches_every_probe(serve, name, dtype, bad):
             with serve(name, 2):
                 out, sizes = project(a, v)
                 sums, squares = contract(a, q)
+                both = survey(a, [Sums(v)], [Sums(q)])
+            for apart, together in [
+                (out, both.along[0]),
+                (sizes, both.norms),
+                (sums, both.down[0]),
+                (squares, both.squares),
+            ]:
+                assert torch.equal(apart.isfinite(), together.isfinite())
             others_r, others_f = torch.arange(rows) != r, torch.arange(width) != f
             assert not bool(out[r].isfinite().any() or sums[f].isfinite().any())
             assert not bool(sizes[r].isfinite() or squares[f].isfinite())
@@ -146,7 +212,7 @@ def test_checks_refuse_what_they_would_misread(serve, name):
             with pytest.raises(ValueError, match="probes are float64"):
                 project(a, bad)
         for bad in (q.float(), q[:3], q[:, 0]):
-            with pytest.raises(ValueError, match="projections are float64"):
+            with pytest.raises(ValueError, match="probes are float64"):
                 contract(a, bad)
 
 

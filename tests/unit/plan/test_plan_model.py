@@ -44,8 +44,8 @@ def test_a_training_step_by_hand():
     m = c.master_seconds
     assert m["encode"] == pytest.approx(5e-9 * (X + W + Y))
     assert m["decode"] == pytest.approx(4e-9 * (Y + X + W))
-    # X as an operand and as a witness, W twice, dY for two products; then three replies.
-    assert m["check"] == pytest.approx(1e-9 * (2 * X + W + 2 * Y + W + Y + W + X))
+    # X once as an operand and as a witness, W twice, dY once for two products; then three replies.
+    assert m["check"] == pytest.approx(1e-9 * (X + W + Y + W + Y + W + X))
     assert c.link_seconds == pytest.approx(4 * 2 * (X + W + Y) / 1e9)
     assert c.worker_seconds == pytest.approx(c.flops / 1e12)
     assert c.tempo_seconds == pytest.approx(c.master_total_seconds + c.link_seconds + c.worker_seconds)
@@ -89,7 +89,7 @@ def test_every_piece_pays_for_the_checks_of_w():
     c, pieces = of(one), len(pieces_of(one))
     x, y = (1 << 17) * 200, (1 << 17) * 300
     assert pieces == 8
-    assert c.master_seconds["check"] == pytest.approx(1e-9 * (2 * x + 2 * y + y + x + 3 * pieces * W))
+    assert c.master_seconds["check"] == pytest.approx(1e-9 * (x + y + y + x + 3 * pieces * W))
     assert c.bytes_up == 4 * (x + y + W)
     assert c.bytes_down == 4 * (x + y + pieces * W)
 

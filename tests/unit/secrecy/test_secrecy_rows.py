@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tempo.secrecy.keys import SessionKey
-from tempo.secrecy.rows import Selection, apportion, largest, negligible, row_norms, unfit, union
+from tempo.secrecy.rows import (
+    Selection,
+    apportion,
+    largest,
+    negligible,
+    row_norms,
+    row_norms_and_sums,
+    unfit,
+    union,
+)
 from tempo.secrecy.seal import draw_centre
 
 few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -119,6 +128,19 @@ def test_row_norms(shape, dtype):
     assert norms.dtype == torch.float64
     torch.testing.assert_close(norms, t.double().square().sum(-1).sqrt(), rtol=1e-12, atol=0)
     assert torch.equal(t, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 7, 5), (0, 4, 4), (3, 0, 4), (2, 4, 0), (1, 0, 0), (2, 3000, 100)]
+)
+def test_norms_and_sums_from_one_reading(shape, dtype):
+    t = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(2))
+    for each in (t, t.mT.contiguous().mT):
+        norms, sums = row_norms_and_sums(each)
+        torch.testing.assert_close(norms, row_norms(t), rtol=1e-12, atol=0)
+        assert sums.dtype == torch.float64
+        torch.testing.assert_close(sums, t.double().sum(1), rtol=0, atol=1e-11)
 
 
 def test_row_norms_of_float32_neither_over_nor_underflow():
