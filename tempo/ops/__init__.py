@@ -5,20 +5,32 @@ from tempo.ops.devices import compute, temporary_bytes
 from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans
+from tempo.ops.residues import KEY_BYTES, PRIMES, expand, expand_into
+from tempo.ops.ring import Half, Residues, RingJob, RingOperand, Seed, ring_compute
 from tempo.ops.unverified import Unverified
 
 __all__ = [
+    "KEY_BYTES",
+    "PRIMES",
     "Arithmetic",
+    "Half",
     "Job",
     "Op",
     "Operand",
+    "Residues",
+    "RingJob",
+    "RingOperand",
+    "Seed",
     "Unverified",
     "compute",
+    "expand",
+    "expand_into",
     "grad_w",
     "grad_x",
     "product",
     "result_dtype",
     "result_shape",
+    "ring_compute",
     "spans",
     "temporary_bytes",
 ]
