@@ -32,9 +32,10 @@ from tempo.fleet.settings import Event, FleetSettings, Standing, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 T = TypeVar("T")
+J = TypeVar("J", bound=AnyJob)
 
 #: Time that `close` leaves a job under way before it cuts the connection.
 _CLOSE_S = 1.0
@@ -67,13 +68,13 @@ class Fleet:
         self._runners = tuple(self._runner(worker) for worker in workers)
         self._left: tuple[Runner, ...] = ()
 
-    def run(self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T]) -> list[Done[T] | Failed]:
+    def run(self, tasks: Iterable[Task[J]], accept: Callable[[J, Unverified], T]) -> list[Done[T] | Failed]:
         """The outcomes of tasks, in the order given. `tasks` is pulled lazily and each task leaves at
         once, so the caller seals the next one while workers compute. `accept` is called in this thread."""
         return list(self.stream(tasks, accept))
 
     def stream(
-        self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T], window: int | None = None
+        self, tasks: Iterable[Task[J]], accept: Callable[[J, Unverified], T], window: int | None = None
     ) -> Generator[Done[T] | Failed, None, None]:
         """As `run`, each outcome as soon as it and those before it are known, while later tasks are
         under way. window: so many tasks are out at most; the next is pulled when one has come back.
@@ -88,9 +89,9 @@ class Fleet:
         return self._stream(iter(tasks), accept, window)
 
     def _stream(
-        self, tasks: Iterator[Task], accept: Callable[[Job, Unverified], T], window: int | None
+        self, tasks: Iterator[Task[J]], accept: Callable[[J, Unverified], T], window: int | None
     ) -> Generator[Done[T] | Failed, None, None]:
-        dispatch = Dispatch(
+        dispatch: Dispatch[J, T] = Dispatch(
             accept,
             usable=self._usable,
             given=len(self._runners),
@@ -98,7 +99,7 @@ class Fleet:
             retried=self._count_retry,
             flush=self._flush,
         )
-        waiting: deque[tuple[Task, Ticket | Failed]] = deque()
+        waiting: deque[tuple[Task[J], Ticket | Failed]] = deque()
         try:
             while True:
                 for task in tasks if window is None else islice(tasks, window - len(waiting)):
