@@ -27,7 +27,7 @@ from tempo.attacks.knowledge import Nothing
 from tempo.attacks.transcript import Pass, Transcript
 
 #: Products of one kind that are taken; seeded.
-OPERANDS: Final = 40
+OPERANDS: Final = 20
 KINDS: Final = ("w", "y", "x", "rows", "n", "k")
 _SEED: Final = 2
 
@@ -64,7 +64,8 @@ class KeyShiftProducts(Attack[Nothing, list[Products]]):
         for kind in KINDS:
             found = [(p, g) for p in passes for g in range(len(p.rows)) if _pair(p, kind, g) is not None]
             for i in sorted(torch.randperm(len(found), generator=generator)[:OPERANDS].tolist()):
-                out += _products(*found[i], kind)
+                p, g = found[i]
+                out += _products(p, g, kind)
         if not out:
             raise NothingToAttack(
                 "no gradient refers to an X' or W' of a forward product: key shift is off, or no backward "

@@ -18,6 +18,7 @@ from torch import Tensor
 from tempo.attacks.attack import NothingToAttack
 from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.transcript import Transcript
+from tempo.lowering.base import Lowering
 from tempo.lowering.shapes import ConvShape
 from tempo.lowering.winograd import F2, F4, Winograd
 from tempo.ops import Op
@@ -68,17 +69,13 @@ def matched(transcript: Transcript, knowledge: PublicWeights, most: int) -> list
         named.append((id_, w_GNK, candidates, name))
     generator = torch.Generator().manual_seed(_SEED)
     picks = sorted(torch.randperm(len(named), generator=generator)[:most].tolist())
-    return [m for p in picks for m in _groups(*named[p], knowledge, generator)]
+    return [m for p in picks for m in _groups(named[p], knowledge, generator)]
 
 
 def _groups(
-    id_: int,
-    w_GNK: Tensor,
-    candidates: Mapping[str, Tensor],
-    name: str,
-    knowledge: PublicWeights,
-    generator: torch.Generator,
+    of: tuple[int, Tensor, dict[str, Tensor], str], knowledge: PublicWeights, generator: torch.Generator
 ) -> Iterator[Matched]:
+    id_, w_GNK, candidates, name = of
     groups = sorted(torch.randperm(len(w_GNK), generator=generator)[:GROUPS].tolist())
     covariance = (knowledge.covariance or {}).get(name)
     for g in groups:
@@ -121,7 +118,7 @@ def _lowered(w: Tensor, shape: torch.Size, transposed: bool | None) -> Tensor | 
     if w.ndim == 4 and w.shape[2:] == (3, 3) and w.shape[:2] == shape[1:]:
         for transforms in (F2, F4):
             conv = ConvShape.of((1, w.shape[1], 8, 8), tuple(w.shape), padding=1)
-            winograd = Winograd(conv, transforms)
+            winograd: Lowering = Winograd(conv, transforms)
             if winograd.shape.groups == shape[0]:
                 return winograd.lower_w(w)
     return None

@@ -12,7 +12,8 @@ W' = D_r P W Q D_c with unknown permutations and signed coefficients; W0 is publ
 
 Steps 2 and 3 start once from rows and once from columns. Where coefficients are near 1 another first match is
 better: an orthogonal map keeps singular values, so W' = U' S V'^T with U' = C U up to signs, and rows of |U'|
-are compared with rows of |U|, whatever mixes the other axis. It is taken where canonical forms do not fit. Linear assignment: Jonker and Volgenant, 1987 (scipy).
+are compared with rows of |U|, whatever mixes the other axis. It is taken where canonical forms do not fit.
+Linear assignment: Jonker and Volgenant, 1987 (scipy).
 """
 
 from __future__ import annotations
