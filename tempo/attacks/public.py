@@ -18,7 +18,6 @@ from torch import Tensor
 from tempo.attacks.attack import NothingToAttack
 from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.transcript import Transcript
-from tempo.lowering.base import Lowering
 from tempo.lowering.shapes import ConvShape
 from tempo.lowering.winograd import F2, F4, Winograd
 from tempo.ops import Op
@@ -106,6 +105,7 @@ def _candidates(knowledge: PublicWeights, shape: torch.Size) -> dict[str, Tensor
 
 
 def _lowered(w: Tensor, shape: torch.Size, transposed: bool | None) -> Tensor | None:
+    """(G, N, K), or None where the weight does not lower to that shape."""
     if w.ndim == 2 and shape[0] == 1:
         straight, turned = w.shape == shape[1:], w.mT.shape == shape[1:]
         if turned and (transposed or (transposed is None and not straight)):
@@ -118,15 +118,16 @@ def _lowered(w: Tensor, shape: torch.Size, transposed: bool | None) -> Tensor | 
     if w.ndim == 4 and w.shape[2:] == (3, 3) and w.shape[:2] == shape[1:]:
         for transforms in (F2, F4):
             conv = ConvShape.of((1, w.shape[1], 8, 8), tuple(w.shape), padding=1)
-            winograd: Lowering = Winograd(conv, transforms)
+            winograd = Winograd(conv, transforms)
             if winograd.shape.groups == shape[0]:
-                return winograd.lower_w(w)
+                points_GNK: Tensor = winograd.lower_w(w)
+                return points_GNK
     return None
 
 
 def _nearest(w_GNK: Tensor, candidates: Mapping[str, Tensor]) -> str:
     def profile(w: Tensor) -> Tensor:
-        s = torch.linalg.svdvals(w[0].double()).clamp_min(1e-12).log()
+        s: Tensor = torch.linalg.svdvals(w[0].double()).clamp_min(1e-12).log()
         return s - s.mean()
 
     mine = profile(w_GNK)

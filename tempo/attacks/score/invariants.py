@@ -32,8 +32,9 @@ class InvariantsScorer(Scorer[list[Invariants]]):
                     name = f"W {axis} by {how}, {kind}"
                     values[name] += placed(basis, guessed)
                     chances[name].append(1 / len(guessed))
-            values[f"W by mantissas, {kind}"].append(each.mantissas)
-            chances[f"W by mantissas, {kind}"].append(each.blind)
+            excess = (each.mantissas - each.blind) / (1 - each.blind)
+            values[f"W by mantissas, {kind}"].append(excess)
+            chances[f"W by mantissas, {kind}"].append(0.0)
         deviation = float(torch.tensor([each.cross_ratios for each in guess]).median())
         return {name: _trials(name, v, chances[name], deviation) for name, v in values.items()}
 
@@ -41,6 +42,6 @@ class InvariantsScorer(Scorer[list[Invariants]]):
 def _trials(name: str, values: list[float], chances: list[float], deviation: float) -> Trials:
     how = "one over the number of rows or columns"
     if "mantissas" in name:
-        how = "mantissas in common with a W0 of which each entry was multiplied by a random number"
+        how = "0: in excess of what a W0 shares of which each entry was multiplied by a random number"
     details = {"median_deviation": deviation} if "ratios" in name else {}
     return Trials(values, sum(chances) / len(chances), how, details=details)

@@ -67,8 +67,8 @@ def test_mantissas_survive_powers_of_two(tmp_path):
 
 
 def test_real_coefficients_hide_mantissas(tmp_path):
-    mean, found = scores(tmp_path, "monomial")
-    assert mean["W by mantissas"] < found["W by mantissas, linear layers"].chance + 0.01
+    mean, _ = scores(tmp_path, "monomial")
+    assert mean["W by mantissas"] < 0.01
 
 
 class RowsOnlyPermuted(Scheme):
