@@ -1,7 +1,7 @@
 """Attack 7: direction matching, and substitution of public rows.
 
-Fine-tuning hardly turns the rows (neurons, kernels) of a weight, and many masks scale and permute them without
-turning them: the best cosine with a public row then names it, and the public row takes its place. (Zhang et
+Fine-tuning hardly turns the rows (neurons, kernels) of a weight, and many masks scale and permute them
+without turning them: the best cosine with a public row then names it, and the public row takes its place. (Zhang et
 al., GroupCover, ICML 2024; Wang et al., Game of Arrows, USENIX Security 2025, whose ArrowMatch this is.)
 
     rows       |cos(w'_i, w0_j)|: undoes a mask on out-features alone
@@ -10,8 +10,8 @@ al., GroupCover, ICML 2024; Wang et al., Game of Arrows, USENIX Security 2025, w
                any orthogonal map
     grams      |cos(w'_i, w'_j)| between rows of one operand are bent little by any map near a rotation: two
                graphs, matched by their eigenvectors (GRAMPA: Fan, Mao, Wu and Xu, 2020)
-    aligned    from the best of these, an orthogonal map of the in-features by Procrustes (Schonemann, 1966) on
-               the rows matched so far, W' ~ W0 Q, then cosines again: in-features under any map near a rotation
+    aligned    from the best of these, an orthogonal map of the in-features by Procrustes (Schonemann, 1966)
+               on the rows matched so far, W' ~ W0 Q, then cosines again: in-features near a rotation
 """
 
 from __future__ import annotations
