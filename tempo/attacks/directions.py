@@ -30,7 +30,7 @@ from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.public import matched
 from tempo.attacks.transcript import Transcript
 
-OPERANDS: Final = 8
+OPERANDS: Final = 5
 #: Rounds of alignment, and the share of rows (the surest) that the map is fitted to.
 ROUNDS: Final = 5
 ETAS: Final = (0.1, 0.3, 1.0)

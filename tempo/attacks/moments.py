@@ -140,7 +140,8 @@ def _even(t: Tensor) -> Tensor:
     """The square root of a positive matrix, so that the strongest direction is not heard alone; unit norm."""
     values, vectors = torch.linalg.eigh(t)
     root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
-    return root / root.norm().clamp_min(1e-300)
+    root /= root.norm().clamp_min(1e-300)
+    return root
 
 
 def _correlations(t: Tensor) -> Tensor:

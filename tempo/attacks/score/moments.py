@@ -44,7 +44,8 @@ class MomentsScorer(Scorer[list[Spaces]]):
                 enter(f"directions named, aligned, {kind}", _cosines(each.aligned, named), 1 / k)
             if each.features is not None:
                 x = torch.cat([truth.of(i).groups[g] for i in each.x_ids]).double()
-                x = x - x.mean(0)
+                # A scheme that mixes rows takes a common mean off first (tempo/secrecy/seal.py).
+                x = x - x.mean(0) if any(a.rounds for a in plain.right[g].stretches) else x
                 of_y = torch.linalg.eigh(w @ (x.mT @ x) @ w.mT).eigenvectors[:, -TOP:]
                 enter(f"space of W and X, {kind}", _overlap(each.features, b @ w.mT @ of_y), TOP / k)
                 if each.public_features is not None:
