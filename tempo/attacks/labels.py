@@ -2,14 +2,14 @@
 
 Row t of dY is (softmax(y_t) - onehot(label_t)) / B: one entry is negative, its place is the label.
 
-    signs      under a monomial mask sign(dY'_tc) = s_t z_c sign(dY): all but one sign of a row are those of s_t z_c,
-               so the sign matrix is near one of rank one; its leading singular vectors, improved by majorities,
-               give s and z, and the one entry of a row that disagrees the label (the surest where several do)
-    clusters   rows of one label point the same way where the model is not sure yet, in any basis of the classes:
-               unit rows, up to sign, are clustered (k-lines, from spread-out starts) after whitening
+    signs      under a monomial mask sign(dY'_tc) = s_t z_c sign(dY): all but one sign of a row are those of
+               s_t z_c, so the sign matrix is near one of rank one; its leading singular vectors, improved by
+               majorities, give s and z, and the entry of a row that disagrees most the label
+    clusters   rows of one label point the same way where the model is not sure yet, in any basis of the
+               classes: unit rows, up to sign, are clustered (k-lines, from spread-out starts) after whitening
 
-Both name classes up to relabelling, which public frequencies of labels undo. That is why the classifier stays in
-the TEE.
+Both name classes up to relabelling, which public frequencies of labels undo. That is why the classifier stays
+in the TEE.
 """
 
 from __future__ import annotations
