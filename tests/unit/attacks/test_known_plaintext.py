@@ -37,10 +37,10 @@ def test_one_batch_opens_the_others_under_its_key(tmp_path, name):
 
 
 def test_scales_of_one_make_the_maps_orthogonal_and_give_them_away(tmp_path):
-    for known, least in ((1, 0.4), (2, 0.4)):
+    for known, least in ((1, 0.35), (2, 0.2)):
         _, found = scores(tmp_path / str(known), "mixing", known=known, spread=1.0000001)
         b = found["B of a known X"]
-        assert np.mean(b.values) > max(least, 3 * b.chance)
+        assert np.mean(b.values) > max(least, 1.7 * b.chance)
 
 
 def test_mixing_gives_rows_of_others_to_nobody(tmp_path):
