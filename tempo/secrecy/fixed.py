@@ -61,8 +61,9 @@ class Integers(Hidden):
     columns: Tensor | None
 
     @property
-    def zero(self) -> bool:
-        return not bool(self.rows.any())
+    def scales(self) -> Integers:
+        """The same without its values."""
+        return Integers(self.values.new_empty(0), self.exponents, self.rows, self.columns)
 
 
 def fixed_weight(w_GNK: Tensor) -> Integers:
