@@ -6,7 +6,7 @@ from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans
 from tempo.ops.residues import KEY_BYTES, PRIMES, expand, expand_into
-from tempo.ops.ring import Half, Residues, RingJob, RingOperand, Seed, ring_compute
+from tempo.ops.ring import Half, Residues, RingJob, RingOperand, Seed, ring_compute, ring_temporary_bytes
 from tempo.ops.unverified import Unverified
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "result_dtype",
     "result_shape",
     "ring_compute",
+    "ring_temporary_bytes",
     "spans",
     "temporary_bytes",
 ]

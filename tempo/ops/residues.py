@@ -6,7 +6,7 @@ The product of the primes is 2^39.49, so integers of magnitude below 2^38.49 are
 residues (Chinese remainder theorem). Axes: P primes, in the order of PRIMES, before those of the tensor.
 
     expand(seed, shape)[i] = the bytes below PRIMES[i], in order, of the keystream
-                             ChaCha20(key = seed, nonce = PRIMES[i] in 12 bytes, little-endian, counter from 0)
+                             ChaCha20(key = seed, nonce = PRIMES[i] as 12 bytes, little-endian), block 0 on
 
 Bytes that are not below the prime are dropped: reducing them would make the smallest residues likelier.
 What remains is uniform and independent (RFC 8439 for ChaCha20). Dropping shows how many bytes were dropped

@@ -14,7 +14,7 @@ A half is sent as its residues, or as the seed that the worker expands to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Final, NoReturn, final
@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
+from tempo.ops.int8 import int_bytes, int_product, multiplies_bytes
 from tempo.ops.job import Shape, result_shape
 from tempo.ops.kind import Op
-from tempo.ops.product import grad_w, grad_x, product
+from tempo.ops.modular import float_bytes, float_product
+from tempo.ops.product import spans
 from tempo.ops.residues import KEY_BYTES, PRIMES, expand_into
 
 #: Halves of an operand of a job: all three shares together would be the operand.
@@ -103,7 +105,7 @@ class RingOperand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RingJob:
-    """Both operands have the same number of halves. The result is uint8 (P, *result_shape of the integers)."""
+    """Both operands have the same number of halves. Its result is uint8 (P, *that of the integers)."""
 
     op: Op
     left: RingOperand
@@ -139,28 +141,54 @@ class RingJob:
 
 
 def ring_compute(op: Op, left: Tensor, right: Tensor, rows: Sequence[int]) -> Tensor:
-    """The result of a ring job, uint8 (P, *result), of operands as `RingOperand.expanded` gives them.
-    Raises UsageError for operands with different numbers of halves."""
+    """The result of a ring job, uint8 (P, *result), of operands as `RingOperand.expanded` gives them, on
+    whatever device they live. Raises UsageError for operands with different numbers of halves, or shapes
+    that do not fit."""
     if len(left) != len(right):
         raise UsageError(f"operands of {len(left)} and {len(right)} halves do not go together")
-    each = [
-        _plain(op, l_P, r_P, rows, p)
-        for l_P, r_P, p in zip(left.unbind(1), right.unbind(1), PRIMES, strict=True)
-    ]
-    return torch.stack(each)
+    shape = result_shape(op, tuple(left.shape[2:]), tuple(right.shape[2:]), tuple(rows))
+    out = torch.empty((len(PRIMES), *shape), dtype=torch.uint8, device=left.device)
+    multiply = int_product if multiplies_bytes(left.device) else float_product
+    for factors_l, factors_r, to in _groups(op, left, right, rows, out):
+        for prime, l_HGMI, r_HGIN, to_GMN in zip(PRIMES, factors_l, factors_r, to, strict=True):
+            multiply(l_HGMI, r_HGIN, prime, to_GMN)
+    return out
 
 
-_PLAIN: Final[dict[Op, Callable[[Tensor, Tensor, Sequence[int]], Tensor]]] = {
-    Op.PRODUCT: product,
-    Op.GRAD_X: grad_x,
-    Op.GRAD_W: grad_w,
-}
+def ring_temporary_bytes(
+    op: Op, left: Shape, right: Shape, rows: Sequence[int], halves: int, *, device: torch.device
+) -> int:
+    """Bytes that `ring_compute` takes on such a device at most, besides operands and result."""
+    longest, features = max(rows, default=0), right[-1]
+    match op:
+        case Op.PRODUCT:
+            shape, inner = (longest, right[1]), features
+        case Op.GRAD_X:
+            shape, inner = (longest, features), right[1]
+        case Op.GRAD_W:
+            shape, inner = (left[1], features), longest
+    groups = len(rows) if _equal(rows) else 1
+    taken = int_bytes if multiplies_bytes(device) else float_bytes
+    return taken(halves, (groups, *shape), inner)
 
 
-def _plain(op: Op, left: Tensor, right: Tensor, rows: Sequence[int], p: int) -> Tensor:
-    """One prime, in float64: exact below 2^53."""
-    times, left, right = _PLAIN[op], left.double(), right.double()
-    if len(left) == 1:
-        return times(left[0], right[0], rows).remainder(p).to(torch.uint8)
-    whole = times(left[0], right.sum(0), rows) + times(left[1], right[0], rows)
-    return whole.remainder(p).to(torch.uint8)
+def _groups(
+    op: Op, left: Tensor, right: Tensor, rows: Sequence[int], out: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of matrices: factors (P, H, G, M, I) and (P, H, G, I, N), and their place in the result,
+    (P, G, M, N). All groups at once where they are equally long, else one by one."""
+    left_PHTF, right_PH = left.transpose(0, 1), right.transpose(0, 1)
+    count = len(rows) if _equal(rows) else 1
+    for number, (lo, hi) in enumerate([(0, sum(rows))] if _equal(rows) else spans(rows)):
+        groups, grouped = slice(number, number + count), (count, (hi - lo) // count)
+        l_PHGRF = left_PHTF[:, :, lo:hi].unflatten(2, grouped)
+        if op is Op.GRAD_W:
+            yield l_PHGRF.mT, right_PH[:, :, lo:hi].unflatten(2, grouped), out[:, groups]
+        else:
+            r_PHGNK = right_PH[:, :, groups]
+            r_PHGIJ = r_PHGNK.mT if op is Op.PRODUCT else r_PHGNK
+            yield l_PHGRF, r_PHGIJ, out[:, lo:hi].unflatten(1, grouped)
+
+
+def _equal(rows: Sequence[int]) -> bool:
+    return len(set(rows)) == 1
