@@ -1,7 +1,7 @@
 """What computes lowered products away from home: the seam between autograd and whatever hides operands.
 
-    tempo/engine.py      one fleet, operands in secret bases
-    tempo/sharing        a fleet for each owner of workers, operands in shares
+tempo/engine.py      one fleet, operands in secret bases
+tempo/sharing        a fleet for each owner of workers, operands in shares
 """
 
 from __future__ import annotations

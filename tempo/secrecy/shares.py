@@ -65,7 +65,9 @@ def public(operand: Integers, workers: int) -> tuple[tuple[Half, ...], ...]:
     return ((residues,),) * workers
 
 
-def dealt(number: int, halves: tuple[tuple[Half, ...], ...], operand: Integers, *, keep: bool) -> list[RingOperand]:
+def dealt(
+    number: int, halves: tuple[tuple[Half, ...], ...], operand: Integers, *, keep: bool
+) -> list[RingOperand]:
     """Operands of jobs, one for each worker, all under one name."""
     shape = tuple(operand.values.shape)
     return [RingOperand(number, shape, own, keep) for own in halves]

@@ -85,9 +85,7 @@ class Crew:
 
     def jobs(self, op: Op, left: Dealt, right: Dealt, rows: tuple[int, ...]) -> list[RingJob]:
         """One for each owner."""
-        return [
-            RingJob(op, self._own(left, i), self._own(right, i), rows) for i in range(len(self.owners))
-        ]
+        return [RingJob(op, self._own(left, i), self._own(right, i), rows) for i in range(len(self.owners))]
 
     def _own(self, operand: Dealt, i: int) -> RingOperand:
         # A public operand is the same for every owner, a shared one is dealt in the order of the crew.

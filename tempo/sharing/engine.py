@@ -151,7 +151,9 @@ class SharesEngine(Products[Ticket]):
         shares = cut([shape.rows] * shape.groups, shape.k, shape.n, speeds, chunk=_GRAIN, dw=dw)
         spans: list[Span] = []
         lo = 0
-        for size, lane in zip(apportion(shape.rows, shares.weights, 1, shares.grain), shares.lanes, strict=True):
+        for size, lane in zip(
+            apportion(shape.rows, shares.weights, 1, shares.grain), shares.lanes, strict=True
+        ):
             if size:
                 crew = Crew.of(len(owners.fleets), len(spans), public=public)
                 spans.append(Span(shape.groups, lo, lo + size, lane, crew))

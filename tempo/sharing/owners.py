@@ -10,22 +10,24 @@ from collections.abc import Iterable, Mapping
 from typing import final
 
 from tempo.errors import UsageError
-from tempo.fleet import Fleet, Stats, Worker
+from tempo.fleet import Fleet, Stats, Worker, WorkerSpec
 from tempo.fleet.settings import Watcher
 from tempo.secrecy.shares import ADDITIVE, REPLICATED
+from tempo.sharing.registry import Registry
 
 
 @final
 class Owners:
-    """Thread-safe, as fleets are. Owns them: `close` closes them all."""
+    """Thread-safe, as fleets are. Owns them: `close` closes them all. registry: of the machines they are on."""
 
-    def __init__(self, fleets: Mapping[str, Fleet]) -> None:
+    def __init__(self, fleets: Mapping[str, Fleet], registry: Registry) -> None:
         if len(fleets) not in (ADDITIVE, REPLICATED):
             raise UsageError(
                 f"scheme 'shares' takes workers of {REPLICATED} owners, or of {ADDITIVE} where all weights that "
                 f"are sent are public, not of {len(fleets)}: {', '.join(fleets) or 'none'}"
             )
         self._by_name = dict(fleets)
+        self._registry = registry
         #: In the order of the shares.
         self.fleets = tuple(fleets.values())
 
@@ -38,10 +40,15 @@ class Owners:
         """Products that may be computed at once: workers usable now, of the owner that has most."""
         return max(1, *(fleet.width for fleet in self.fleets))
 
-    def add(self, owner: str, worker: Worker) -> None:
-        """A worker of that owner joins. Raises UsageError for an owner there is none of."""
+    def claim(self, owner: str | None, workers: WorkerSpec) -> None:
+        """These workers are about to join those of an owner. Raises UsageError for an owner there is none
+        of, and for a machine that is another's."""
         if owner not in self._by_name:
-            raise UsageError(f"there is no owner {owner!r}; there are {', '.join(self.names)}")
+            raise UsageError(f"owner = {owner!r}: expected one of {', '.join(self.names)}")
+        self._registry.enter({owner: workers})
+
+    def add(self, owner: str, worker: Worker) -> None:
+        """A worker of that owner joins."""
         self._by_name[owner].add(worker)
 
     def remove(self, name: str) -> None:
