@@ -85,7 +85,7 @@ def _workers(path: Path, value: Any) -> WorkerSpec | Mapping[str, WorkerSpec] | 
     if isinstance(value, Mapping) and all(_is_spec(own) for own in value.values()):
         return value
     raise UsageError(
-        f"{path}: workers are a string, a list of strings, or a table [workers] of one of these for each owner"
+        f"{path}: workers are a string, a list of strings, or one of these for each owner in [workers]"
     )
 
 

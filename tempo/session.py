@@ -54,7 +54,8 @@ class Session:
 
     workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), "host:port" of a
     `tempo worker`, or a list of these. For scheme "shares" these by owner, three of them, or two where all
-    weights that are sent are public: {"alpha": ["a:7443"], "beta": ["b:7443"], "gamma": ["c:7443"]}. tls: the master's certificate files, for remote workers.
+    weights that are sent are public: {"alpha": ["a:7443"], "beta": ["b:7443"], "gamma": ["c:7443"]}.
+    tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
     Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
     """

@@ -118,8 +118,8 @@ def scheme_from(
             return UnsafeNone(chunk=chunk, smallest=smallest)
         case "shares":
             raise UsageError(
-                "scheme 'shares' has no bases, so no passes to time and no plan: name mixing or monomial here, and "
-                "place layers by hand (placement='always' or 'never', protect(place=...))"
+                "scheme 'shares' has no bases, so no passes to time and no plan: name mixing or monomial "
+                "here, and place layers by hand (placement='always' or 'never', protect(place=...))"
             )
         case "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")

@@ -69,6 +69,6 @@ def notes(config: Config, owners: Owners) -> list[str]:
         ]
     hides = "operands" if len(owners.fleets) == REPLICATED else "activations and their gradients"
     return [
-        f"scheme shares: {hides} are hidden perfectly (up to ChaCha20) from each of {names} alone, and not at "
-        "all from two of them who pool what they have. Products are in fixed point (docs/numerics.md)"
+        f"scheme shares: {hides} are hidden perfectly (up to ChaCha20) from each of {names} alone, and not "
+        "at all from two of them who pool what they have. Products are in fixed point (docs/numerics.md)"
     ]

@@ -98,7 +98,8 @@ class Exchange:
             liars = self._desk.verifier.liars(deal.judged(), [one.value for one in done])
         if not liars:
             raise IntegrityError(
-                f"{error}; but every worker's reply is right by itself. This is a fault of the master: report it"
+                f"{error}; but every worker's reply is right by itself. This is a fault of the master's: "
+                "report it"
             )
         for i in liars:
             self._desk.owners.fleets[crew[i]].accuse(done[i].worker, str(error))

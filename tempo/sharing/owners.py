@@ -18,13 +18,13 @@ from tempo.sharing.registry import Registry
 
 @final
 class Owners:
-    """Thread-safe, as fleets are. Owns them: `close` closes them all. registry: of the machines they are on."""
+    """Thread-safe, as fleets are. Owns them: `close` closes them all. registry: of their machines."""
 
     def __init__(self, fleets: Mapping[str, Fleet], registry: Registry) -> None:
         if len(fleets) not in (ADDITIVE, REPLICATED):
             raise UsageError(
-                f"scheme 'shares' takes workers of {REPLICATED} owners, or of {ADDITIVE} where all weights that "
-                f"are sent are public, not of {len(fleets)}: {', '.join(fleets) or 'none'}"
+                f"scheme 'shares' takes workers of {REPLICATED} owners, or of {ADDITIVE} where all weights "
+                f"that are sent are public, not of {len(fleets)}: {', '.join(fleets) or 'none'}"
             )
         self._by_name = dict(fleets)
         self._registry = registry

@@ -31,8 +31,8 @@ class Registry:
             machine = machine_of(address)
             if owners.setdefault(machine, owner) != owner and not self._shared:
                 raise UsageError(
-                    f"owners {owners[machine]!r} and {owner!r} both have workers on {machine}: whoever runs it "
-                    "could add up two shares. Name workers of different owners; for a trial "
+                    f"owners {owners[machine]!r} and {owner!r} both have workers on {machine}: whoever runs "
+                    "it could add up two shares. Name workers of different owners; for a trial "
                     "unsafe_one_owner=True"
                 )
         self._owners = owners
