@@ -166,7 +166,7 @@ class Engine(Products[Ticket]):
         sizes: deque[int] = deque()
         stats = self.desk.stats
 
-        def tasks() -> Iterator[Task]:
+        def tasks() -> Iterator[Task[Job]]:
             for lane, jobs in sealed:
                 sizes.append(len(jobs))
                 yield from (Task(job, lane) for job in jobs)

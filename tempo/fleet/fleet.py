@@ -32,9 +32,10 @@ from tempo.fleet.runner import Runner
 from tempo.fleet.settings import Event, EventKind, FleetSettings, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.worker import Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 T = TypeVar("T")
+J = TypeVar("J", bound=AnyJob)
 
 #: Time that `close` leaves a job under way before it cuts the connection.
 _CLOSE_S = 1.0
@@ -67,13 +68,13 @@ class Fleet:
         self._runners = tuple(self._runner(worker) for worker in workers)
         self._left: tuple[Runner, ...] = ()
 
-    def run(self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T]) -> list[Done[T] | Failed]:
+    def run(self, tasks: Iterable[Task[J]], accept: Callable[[J, Unverified], T]) -> list[Done[T] | Failed]:
         """The outcomes of tasks, in the order given. `tasks` is pulled lazily and each task leaves at
         once, so the caller seals the next one while workers compute. `accept` is called in this thread."""
         return list(self.stream(tasks, accept))
 
     def stream(
-        self, tasks: Iterable[Task], accept: Callable[[Job, Unverified], T], window: int | None = None
+        self, tasks: Iterable[Task[J]], accept: Callable[[J, Unverified], T], window: int | None = None
     ) -> Generator[Done[T] | Failed, None, None]:
         """As `run`, each outcome as soon as it and those before it are known, while later tasks are
         under way. window: so many tasks are out at most; the next is pulled when one has come back.
@@ -87,7 +88,7 @@ class Fleet:
         return self._stream(iter(tasks), accept, window)
 
     def _stream(
-        self, tasks: Iterator[Task], accept: Callable[[Job, Unverified], T], window: int | None
+        self, tasks: Iterator[Task[J]], accept: Callable[[J, Unverified], T], window: int | None
     ) -> Generator[Done[T] | Failed, None, None]:
         run = self._round(accept)
         try:
@@ -104,13 +105,13 @@ class Fleet:
             # Interrupted, closed, out of memory, or accept found a fault of ours: what is open is given up.
             run.abandon()
 
-    def begin(self, accept: Callable[[Job, Unverified], T]) -> Round[T]:
+    def begin(self, accept: Callable[[J, Unverified], T]) -> Round[J, T]:
         """A round whose tasks the caller places and collects itself."""
         self._require_open()
         return self._round(accept)
 
-    def _round(self, accept: Callable[[Job, Unverified], T]) -> Round[T]:
-        dispatch = Dispatch(
+    def _round(self, accept: Callable[[J, Unverified], T]) -> Round[J, T]:
+        dispatch: Dispatch[J, T] = Dispatch(
             accept,
             usable=self._usable,
             given=len(self._runners),

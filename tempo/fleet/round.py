@@ -9,25 +9,27 @@ from typing import Generic, TypeVar, final
 from tempo.fleet.dispatch import Dispatch
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.ticket import Ticket
+from tempo.ops import AnyJob
 
 T = TypeVar("T")
+J = TypeVar("J", bound=AnyJob)
 
 
 @final
-class Round(Generic[T]):
+class Round(Generic[J, T]):
     """`place` hands a task to a worker and does not wait, `collect` waits for the oldest one. For the thread
     of its caller alone. To be ended by `abandon` where not all was collected."""
 
-    def __init__(self, dispatch: Dispatch[T], flush: Callable[[], None]) -> None:
+    def __init__(self, dispatch: Dispatch[J, T], flush: Callable[[], None]) -> None:
         self._dispatch = dispatch
         self._flush = flush
-        self._waiting: deque[tuple[Task, Ticket | Failed]] = deque()
+        self._waiting: deque[tuple[Task[J], Ticket | Failed]] = deque()
 
     def __len__(self) -> int:
         """Tasks that were placed and not collected."""
         return len(self._waiting)
 
-    def place(self, task: Task) -> None:
+    def place(self, task: Task[J]) -> None:
         self._waiting.append((task, self._dispatch.place(task)))
 
     def collect(self) -> Done[T] | Failed:

@@ -6,12 +6,22 @@ from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans
 from tempo.ops.residues import KEY_BYTES, PRIMES, expand, expand_into
-from tempo.ops.ring import Half, Residues, RingJob, RingOperand, Seed, ring_compute, ring_temporary_bytes
+from tempo.ops.ring import (
+    AnyJob,
+    Half,
+    Residues,
+    RingJob,
+    RingOperand,
+    Seed,
+    ring_compute,
+    ring_temporary_bytes,
+)
 from tempo.ops.unverified import Unverified
 
 __all__ = [
     "KEY_BYTES",
     "PRIMES",
+    "AnyJob",
     "Arithmetic",
     "Half",
     "Job",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tempo.errors import UsageError
 from tempo.ops.int8 import int_bytes, int_product, multiplies_bytes
-from tempo.ops.job import Shape, result_shape
+from tempo.ops.job import Job, Shape, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.modular import float_bytes, float_product
 from tempo.ops.product import spans
@@ -138,6 +138,10 @@ class RingJob:
         features = self.right.shape[-2] if self.op is Op.PRODUCT else self.right.shape[-1]
         products = 1 if 1 in (len(self.left.halves), len(self.right.halves)) else 2
         return 2 * products * len(PRIMES) * self.left.shape[0] * self.left.shape[1] * features
+
+
+#: What a worker is asked for.
+AnyJob = Job | RingJob
 
 
 def ring_compute(op: Op, left: Tensor, right: Tensor, rows: Sequence[int]) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tempo.errors import IntegrityError, NoWorkersLeft, TempoError
 from tempo.fleet import Done, Failed, Task
 from tempo.fleet.round import Round
-from tempo.ops import Job, RingJob, Unverified
+from tempo.ops import RingJob, Unverified
 from tempo.sharing.desk import Desk
 from tempo.sharing.pieces import Deal, Piece
 
@@ -66,7 +66,9 @@ class Exchange:
             for each in rounds:
                 each.abandon()
 
-    def _collect(self, piece: Piece, deals: list[Deal], rounds: Sequence[Round[Unverified]]) -> Outcome:
+    def _collect(
+        self, piece: Piece, deals: list[Deal], rounds: Sequence[Round[RingJob, Unverified]]
+    ) -> Outcome:
         stats, crew = self._desk.stats, piece.span.crew.owners
         with stats.timed("wait"):
             # All of it, also where one fails: rounds answer in order.
@@ -105,5 +107,5 @@ class Exchange:
             self._desk.owners.fleets[crew[i]].accuse(done[i].worker, str(error))
 
 
-def _as_it_came(job: Job | RingJob, reply: Unverified) -> Unverified:
+def _as_it_came(job: RingJob, reply: Unverified) -> Unverified:
     return reply

@@ -115,7 +115,7 @@ def one(data: bytes, folder: Path) -> None:
         case 2:
             master(rest)
         case 3:
-            welcome = encode(Welcome(2, ("f32", "f64", "bf16")))
+            welcome = encode(Welcome(3, ("f32", "f64", "bf16")))
             master(prefix(len(welcome), 0) + welcome + frames(rest))
         case 4:
             recording(rest, folder)
