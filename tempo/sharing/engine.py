@@ -28,7 +28,8 @@ from tempo.products import Products, Receipt
 from tempo.secrecy.rows import apportion, largest, row_norms, unfit
 from tempo.sharing.desk import Crew, Dealt, Desk
 from tempo.sharing.exchange import Exchange, Missed
-from tempo.sharing.pieces import ForwardPiece, GradientPiece, Gradients, KeptRows, Piece, Span
+from tempo.sharing.gradients import GradientPiece, Gradients
+from tempo.sharing.pieces import ForwardPiece, KeptRows, Piece, Span
 from tempo.sharing.weights import SharedWeights
 
 #: A piece is shared so often; then the master computes it. Workers that lie in turn must not hold a step up.

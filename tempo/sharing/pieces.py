@@ -21,7 +21,7 @@ from tempo.integrity import ExactProof, ExactWitness
 from tempo.ops import Op, RingJob
 from tempo.secrecy.fixed import Integers, fixed_rows, values_of
 from tempo.sharing.desk import Crew, Dealt, Desk, rows_of
-from tempo.stats import Stats
+from tempo.sharing.lone import lone_rows, without
 
 
 @final
@@ -52,15 +52,21 @@ class Span:
     def counts(self) -> tuple[int, ...]:
         return (self.hi - self.lo,) * self.groups
 
+    def places(self, rows: Tensor) -> list[tuple[int, Tensor]]:
+        """Of rows of this piece, by their index among T: group, and index within the group's own rows."""
+        each = self.hi - self.lo
+        return [(g, rows[rows // each == g] % each + self.lo) for g in (rows // each).unique().tolist()]
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class KeptRows:
-    """A forward piece as backward finds it. x holds no values any more."""
+    """A forward piece as backward finds it. x holds no values. lone: rows of X that went as zeros."""
 
     span: Span
     x: Dealt
     witness: ExactWitness
+    lone: Tensor
 
 
 class Piece(ABC):
@@ -113,13 +119,16 @@ class ForwardPiece(Piece):
         self.kept: KeptRows | None = None
         self._tensors = tensors
         self._keep = keep
-        self._exponents = torch.empty(0, dtype=torch.int64)
+        self._exponents = self._lone = torch.empty(0, dtype=torch.int64)
 
     def deal(self) -> list[Deal]:
         desk, weight, span = self._desk, self._weight, self.span
         self.tries += 1
         with desk.stats.timed("encode"):
             x_TK = rows_of(self._tensors[0], span.lo, span.hi)
+            if self._keep:  # else each row has a scale of its own
+                self._lone = lone_rows(x_TK, span.counts)
+            x_TK = without(x_TK, self._lone)
             x = fixed_rows(x_TK, span.counts, weight.integers.rows, summed=self._keep)
             self._exponents = x.exponents
             shares = self._share(x, keep=self._keep)
@@ -127,12 +136,16 @@ class ForwardPiece(Piece):
         with desk.stats.timed("check"):
             proof = desk.verifier.rows(Op.PRODUCT, x, weight.integers, span.counts)
             if self._keep:
-                self.kept = KeptRows(span, shares, desk.verifier.witness(x))
-        return [Deal(jobs, proof, shares, _as_sent(jobs))]
+                self.kept = KeptRows(span, shares, desk.verifier.witness(x), self._lone)
+        return [Deal(jobs, proof, shares, as_sent(jobs))]
 
     def open(self, results: Sequence[Tensor]) -> None:
         with self._desk.stats.timed("decode"):
             self._put(results[0], self._exponents, self._tensors[2])
+        x_GRK, w_GNK, y_GRN = self._tensors
+        with self._desk.stats.timed("local"):
+            for g, rows in self.span.places(self._lone):
+                y_GRN[g, rows] = x_GRK[g, rows] @ w_GNK[g].mT
         if self.kept is not None:
             self.kept.x.let_go()
 
@@ -144,127 +157,6 @@ class ForwardPiece(Piece):
             torch.bmm(x_GRK[:, lo:hi], w_GNK.mT, out=y_GRN[:, lo:hi])
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Gradients:
-    """Of one layer: its plain operands, lowered when they are asked for, and the sums to fill. dx_GRK and
-    dw_GNK are None where they are not wanted; dW is summed in float64."""
-
-    x: Callable[[], Tensor]
-    w: Callable[[], Tensor]
-    dy_GRN: Tensor
-    dx_GRK: Tensor | None
-    dw_GNK: Tensor | None
-
-    def at_home(self, span: Span, stats: Stats) -> None:
-        """Compute these rows here."""
-        lo, hi = span.lo, span.hi
-        with stats.timed("local"):
-            dy = self.dy_GRN[:, lo:hi]
-            if self.dx_GRK is not None:
-                torch.bmm(dy, self.w(), out=self.dx_GRK[:, lo:hi])
-            if self.dw_GNK is not None:
-                self.dw_GNK.add_(torch.bmm(dy.mT, self.x()[:, lo:hi]))
-
-
-@final
-class GradientPiece(Piece):
-    """dW = dY^T X and dX = dY W, whichever are wanted: dY is shared once. With `kept` the workers have X."""
-
-    def __init__(
-        self,
-        desk: Desk,
-        weight: Dealt,
-        span: Span,
-        gradients: Gradients,
-        kept: KeptRows | None,
-    ) -> None:
-        super().__init__(desk, weight, span)
-        self._gradients = gradients
-        self._kept = kept
-        self._exponents = torch.empty(0, dtype=torch.int64)
-        self._exponents_G = self._exponents
-
-    def deal(self) -> list[Deal]:
-        desk, weight, span, of = self._desk, self._weight, self.span, self._gradients
-        want_x, want_w = of.dx_GRK is not None, of.dw_GNK is not None
-        if self.tries:  # whoever held X may have lost it, and its witness is spent
-            self._kept = None
-        self.tries += 1
-        x, witness = self._x() if want_w else (None, None)
-        with desk.stats.timed("encode"):
-            dy_TN = rows_of(of.dy_GRN, span.lo, span.hi)
-            partners = weight.integers.columns if want_x else None
-            dy = fixed_rows(
-                dy_TN,
-                span.counts,
-                torch.zeros(span.groups, dtype=torch.float64) if partners is None else partners,
-                others=None if x is None else x.integers.columns,
-                summed=want_w,
-            )
-            self._exponents = dy.exponents
-            shares = self._share(dy, keep=want_x and want_w)
-        deals = []
-        with desk.stats.timed("check"):
-            if x is not None and witness is not None:
-                first = slice(None, None, span.hi - span.lo)
-                self._exponents_G = (dy.exponents + x.integers.exponents)[first]
-                proof = desk.verifier.grad_w(dy, witness, span.counts)
-                jobs = span.crew.jobs(Op.GRAD_W, shares, x, span.counts)
-                deals.append(Deal(jobs, proof, shares, self._judged(jobs, shares, x)))
-            if want_x:
-                proof = desk.verifier.rows(Op.GRAD_X, dy, weight.integers, span.counts)
-                jobs = span.crew.jobs(Op.GRAD_X, shares, weight, span.counts)
-                deals.append(Deal(jobs, proof, shares, _as_sent(jobs)))
-        return deals
-
-    def _x(self) -> tuple[Dealt, ExactWitness]:
-        """X at the workers, or shared anew, and its witness."""
-        if self._kept is not None:
-            return self._kept.x, self._kept.witness
-        desk = self._desk
-        with desk.stats.timed("encode"):
-            x = self._x_integers()
-            shares = self._share(x, keep=False)
-        with desk.stats.timed("check"):
-            return shares, desk.verifier.witness(x)
-
-    def _x_integers(self) -> Integers:
-        """As the forward pass had them: the encoding depends on X and W alone."""
-        span = self.span
-        x_TK = rows_of(self._gradients.x(), span.lo, span.hi)
-        return fixed_rows(x_TK, span.counts, self._weight.integers.rows, summed=True)
-
-    def _judged(self, jobs: Sequence[RingJob], dy: Dealt, x: Dealt) -> Callable[[], Sequence[RingJob]]:
-        key = x.key
-        if self._kept is None or key is None:
-            return _as_sent(jobs)
-
-        def rebuilt() -> Sequence[RingJob]:
-            own = [
-                type(operand)(operand.id, operand.shape, halves)
-                for operand, halves in zip(x.operands, key.again(self._x_integers()), strict=True)
-            ]
-            return [
-                RingJob(job.op, left, right, job.rows)
-                for job, left, right in zip(jobs, dy.operands, own, strict=True)
-            ]
-
-        return rebuilt
-
-    def open(self, results: Sequence[Tensor]) -> None:
-        of, rest = self._gradients, list(results)
-        with self._desk.stats.timed("decode"):
-            if of.dw_GNK is not None:
-                whole = rest.pop(0)
-                exponents_GN = self._exponents_G[:, None].expand(whole.shape[:2])
-                of.dw_GNK.add_(values_of(whole, exponents_GN, torch.float64))
-            if of.dx_GRK is not None:
-                self._put(rest.pop(0), self._exponents, of.dx_GRK)
-
-    def at_home(self) -> None:
-        self._gradients.at_home(self.span, self._desk.stats)
-
-
-def _as_sent(jobs: Sequence[RingJob]) -> Callable[[], Sequence[RingJob]]:
+def as_sent(jobs: Sequence[RingJob]) -> Callable[[], Sequence[RingJob]]:
+    """The jobs hold every share themselves."""
     return lambda: jobs
