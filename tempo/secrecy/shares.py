@@ -36,20 +36,20 @@ class ShareKey(Hidden):
 
     def __init__(self, key: SessionKey, label: Label, workers: int) -> None:
         words = key.stream(("share", *label)).words(workers - 1, KEY_BYTES // 8)
-        self._seeds = tuple(Seed(seed.numpy().tobytes()) for seed in words)
+        self._seeds = tuple(Seed(word.numpy().tobytes()) for word in words)
         self._once = SingleUse()
 
     def split(self, operand: Integers) -> tuple[tuple[Half, ...], ...]:
         """For each worker its halves of the operand. Raises KeySpentError the second time."""
         self._once.spend("operand")
         shape = operand.values.shape
-        drawn = [expand(seed.key, shape) for seed in self._seeds]
+        drawn = [expand(one.key, shape) for one in self._seeds]
         return self._dealt(remaining(operand.values, drawn))
 
     def again(self, operand: Integers) -> tuple[tuple[Half, ...], ...]:
         """The halves of the same operand once more, to judge what workers made of them. Never to be sent:
         the key cannot tell another operand from the one that it hid."""
-        drawn = [expand(seed.key, operand.values.shape) for seed in self._seeds]
+        drawn = [expand(one.key, operand.values.shape) for one in self._seeds]
         return self._dealt(remaining(operand.values, drawn))
 
     def _dealt(self, data: Tensor) -> tuple[tuple[Half, ...], ...]:

@@ -14,7 +14,6 @@ or says so. Axes: G groups, R rows, K in-features, N out-features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from typing import final
@@ -132,7 +131,7 @@ class SharesEngine(Products[Ticket]):
         todo = list(pieces)
         while todo:
             again = []
-            with closing(self._exchange.run(todo)) as outcomes:
+            with self._exchange.run(todo) as outcomes:
                 for piece, result in outcomes:
                     if not isinstance(result, Missed):
                         piece.open(result)

@@ -10,7 +10,8 @@ quarantines it, and the piece is for the caller to share anew.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -37,6 +38,7 @@ class Missed:
 
 
 Outcome = tuple[Piece, Sequence[Tensor] | Missed]
+_Round = Round[RingJob, Unverified]
 
 
 @final
@@ -44,31 +46,32 @@ class Exchange:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def run(self, pieces: Iterable[Piece]) -> Generator[Outcome, None, None]:
+    @contextmanager
+    def run(self, pieces: Iterable[Piece]) -> Iterator[Iterator[Outcome]]:
         """The integers of each piece, or what became of it, in order. A piece is shared when one before it
-        came back. To be closed by the caller."""
-        owners = self._desk.owners
-        rounds = [fleet.begin(_as_it_came) for fleet in owners.fleets]
-        out: deque[tuple[Piece, list[Deal]]] = deque()
-        window = WINDOW * owners.lanes
+        came back."""
+        rounds = [fleet.begin(_as_it_came) for fleet in self._desk.owners.fleets]
         try:
-            for piece in pieces:
-                deals = piece.deal()
-                for deal in deals:
-                    for owner, job in zip(piece.span.crew.owners, deal.jobs, strict=True):
-                        rounds[owner].place(Task(job, piece.span.lane))
-                out.append((piece, deals))
-                if len(out) >= window:
-                    yield self._collect(*out.popleft(), rounds)
-            while out:
-                yield self._collect(*out.popleft(), rounds)
+            yield self._outcomes(pieces, rounds)
         finally:
             for each in rounds:
                 each.abandon()
 
-    def _collect(
-        self, piece: Piece, deals: list[Deal], rounds: Sequence[Round[RingJob, Unverified]]
-    ) -> Outcome:
+    def _outcomes(self, pieces: Iterable[Piece], rounds: Sequence[_Round]) -> Iterator[Outcome]:
+        out: deque[tuple[Piece, list[Deal]]] = deque()
+        window = WINDOW * self._desk.owners.lanes
+        for piece in pieces:
+            deals = piece.deal()
+            for deal in deals:
+                for owner, job in zip(piece.span.crew.owners, deal.jobs, strict=True):
+                    rounds[owner].place(Task(job, piece.span.lane))
+            out.append((piece, deals))
+            if len(out) >= window:
+                yield self._collect(*out.popleft(), rounds)
+        while out:
+            yield self._collect(*out.popleft(), rounds)
+
+    def _collect(self, piece: Piece, deals: list[Deal], rounds: Sequence[_Round]) -> Outcome:
         stats, crew = self._desk.stats, piece.span.crew.owners
         with stats.timed("wait"):
             # All of it, also where one fails: rounds answer in order.
