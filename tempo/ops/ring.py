@@ -172,8 +172,9 @@ def ring_temporary_bytes(
         case Op.GRAD_W:
             shape, inner = (left[1], features), longest
     groups = len(rows) if _equal(rows) else 1
-    taken = int_bytes if multiplies_bytes(device) else float_bytes
-    return taken(halves, (groups, *shape), inner)
+    if multiplies_bytes(device):
+        return int_bytes(halves, (groups, *shape), inner, device.type)
+    return float_bytes(halves, (groups, *shape), inner)
 
 
 def _groups(
