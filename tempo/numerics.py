@@ -1,4 +1,4 @@
-"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, sections 3 to 5.
+"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, sections 3 to 5, 7.
 
 The check of a reply has its own tolerance (tempo/integrity/tolerance.py): it judges a worker on the
 operands as sent. Here it is the master's own round trip that is judged, by tests and by the demo.
@@ -11,6 +11,7 @@ from math import log, log2, sqrt
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from tempo.integrity.tolerance import BF16_UNIT, DEVIATIONS, UNIT_ROUNDOFF, rounding
 from tempo.kernels import Axis
@@ -123,6 +124,13 @@ def _steps(rows: Axis, features: Axis, additions: Callable[[float], float]) -> t
                 largest *= float(m.scale.abs().max())
                 mean *= float(m.scale.square().mean().sqrt())
     return steps, largest, mean
+
+
+def fixed_error(inner: int, left: Tensor, right: Tensor) -> Tensor:
+    """Largest |error| of an entry of an integer product of one group, (G,), before it is unscaled: by Cauchy
+    and Schwarz over roundings of 1/2 (docs/numerics.md, section 7). inner: length of the axis summed over.
+    left, right: norms (G,) of the integers along it."""
+    return inner**0.5 / 2 * (left + right + inner**0.5 / 2)
 
 
 def loss_tolerance(
