@@ -130,7 +130,7 @@ def fixed_error(inner: int, left: Tensor, right: Tensor) -> Tensor:
     """Largest |error| of an entry of an integer product of one group, (G,), before it is unscaled: by Cauchy
     and Schwarz over roundings of 1/2 (docs/numerics.md, section 7). inner: length of the axis summed over.
     left, right: norms (G,) of the integers along it."""
-    return inner**0.5 / 2 * (left + right + inner**0.5 / 2)
+    return (left + right + sqrt(inner) / 2) * (sqrt(inner) / 2)
 
 
 def loss_tolerance(

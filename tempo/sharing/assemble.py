@@ -11,7 +11,7 @@ from tempo.nn.placement import Candidate, Placement
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import REPLICATED
 from tempo.sharing.desk import Desk
-from tempo.sharing.engine import SharesEngine
+from tempo.sharing.engine import TOO_FEW_OWNERS, SharesEngine
 from tempo.sharing.hire import owners_from
 from tempo.sharing.owners import Owners
 from tempo.sharing.registry import OwnersSpec, Registry
@@ -31,7 +31,7 @@ class PublicOnly(Placement):
 
     def keep(self, candidate: Candidate) -> str | None:
         if not candidate.public:
-            return "a secret weight takes workers of three owners, here are two"
+            return TOO_FEW_OWNERS
         return self._rest.keep(candidate)
 
 

@@ -25,6 +25,7 @@ from tempo.chunks import cut
 from tempo.lowering.base import Lowering
 from tempo.products import Products, Receipt
 from tempo.secrecy.rows import apportion, largest, row_norms, unfit
+from tempo.secrecy.shares import REPLICATED
 from tempo.sharing.desk import Crew, Dealt, Desk
 from tempo.sharing.exchange import Exchange, Missed
 from tempo.sharing.gradients import GradientPiece, Gradients
@@ -33,6 +34,8 @@ from tempo.sharing.weights import SharedWeights
 
 #: A piece is shared so often; then the master computes it. Workers that lie in turn must not hold a step up.
 TRIES = 4
+#: Why a weight stays where only two owners have workers.
+TOO_FEW_OWNERS = "a secret weight takes workers of three owners, here are two"
 #: Cuts between pieces are at multiples of so many rows.
 _GRAIN = 256
 
@@ -70,16 +73,19 @@ class SharesEngine(Products[Ticket]):
             largest_x, largest_w = largest(row_norms(x_GRK)), largest(row_norms(w_GNK))
         y_GRN = self._desk.pool.empty((*x_GRK.shape[:2], w_GNK.shape[1]), x_GRK.dtype)
         ticket = Ticket(largest_x=largest_x, largest_w=largest_w)
-        ticket.reason = unfit(largest_x, largest_w, dtype=x.dtype)
-        if ticket.reason:
+        ticket.reason, weight = unfit(largest_x, largest_w, dtype=x.dtype), None
+        if not ticket.reason:
+            weight = self._weights.of(w, lowering, w_GNK, public=public)
+            ticket.reason = self._too_few_owners(weight)
+        if weight is None or ticket.reason:
             with stats.timed("local"):
                 torch.bmm(x_GRK, w_GNK.mT, out=y_GRN)
         else:
-            weight = ticket.weight = self._weights.of(w, lowering, w_GNK, public=public)
+            ticket.weight = weight
             keep = train_w and self._key_shift
             pieces = [
                 ForwardPiece(self._desk, weight, span, (x_GRK, w_GNK, y_GRN), keep=keep)
-                for span in self._spans(lowering, public=public, dw=keep)
+                for span in self._spans(lowering, public=weight.key is None, dw=keep)
             ]
             self._count("x")
             self._run(pieces)
@@ -125,6 +131,11 @@ class SharesEngine(Products[Ticket]):
                 None if dx is None else lowering.raise_dx(dx),
                 None if dw is None else lowering.raise_dw(dw.to(dy.dtype)),
             )
+
+    def _too_few_owners(self, weight: Dealt) -> str | None:
+        """Why a weight must not be sent, or None. Placement keeps most such calls before they come here."""
+        secret = weight.key is not None
+        return TOO_FEW_OWNERS if secret and len(self._desk.owners.fleets) < REPLICATED else None
 
     def _run(self, pieces: Sequence[Piece]) -> None:
         """Until every piece has its results, from the workers or from here."""

@@ -43,10 +43,13 @@ class SharedWeights:
         self._desk = desk
         self._lock = threading.Lock()
         self._entries: dict[tuple[object, ...], _Entry] = {}
+        #: Of public weights: the fingerprint they had when they were first sent.
+        self._declared: dict[tuple[object, ...], tuple[weakref.ref[Tensor], Tensor]] = {}
         self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def of(self, w: Tensor, lowering: Lowering, w_GNK: Tensor, *, public: bool) -> Dealt:
-        """w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered."""
+        """w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered. public: it was
+        declared public; where it was changed behind PyTorch's back since, it is shared all the same."""
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
             return self._deal(w_GNK, public=public)
@@ -56,6 +59,8 @@ class SharedWeights:
         storage = owner.untyped_storage().data_ptr()
         fingerprint = self._fingerprint(w)
         with self._lock:
+            if public and not self._as_declared(owner, w, fingerprint):
+                name, public = (*name[:-1], False), False
             entry = self._entries.get(name)
             if (
                 entry is not None
@@ -68,6 +73,15 @@ class SharedWeights:
             self._entries = {n: e for n, e in self._entries.items() if not e.over(owner, storage)}
             self._entries[name] = _Entry(weakref.ref(owner), storage, w._version, fingerprint, weight)
             return weight
+
+    def _as_declared(self, owner: Tensor, w: Tensor, fingerprint: Tensor) -> bool:
+        """The public weight is what it was when it was first sent."""
+        name = (id(owner), tuple(w.shape), w.stride(), w.dtype)
+        known = self._declared.get(name)
+        if known is None or known[0]() is not owner:
+            self._declared[name] = (weakref.ref(owner), fingerprint)
+            return True
+        return torch.equal(known[1], fingerprint)
 
     def clear(self) -> None:
         with self._lock:
