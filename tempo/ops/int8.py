@@ -80,7 +80,8 @@ def int_bytes(halves: int, shape: Sizes, inner: int, device: str) -> int:
     terms = halves * _padded(min(inner, TERMS // halves), _OF)
     rows, columns = _padded(m, _ROWS_OF), _padded(n, _OF)
     # A slab is a row at least. Of a sum it takes the quotient in float64 and int32, of a factor less.
-    slab = 12 * max(_SLAB[device], m, n, inner)
+    most = max(m * n, max(m, n) * min(inner, TERMS // halves))
+    slab = 12 * min(most, max(_SLAB[device], m, n, inner))
     return (rows + columns) * terms + 4 * min(rows, _sum_rows(n, device)) * columns + slab
 
 

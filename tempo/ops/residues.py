@@ -2,7 +2,7 @@
 
     integer v  ->  (v mod 251, v mod 241, v mod 239, v mod 233, v mod 229)      one byte each
 
-The product of the primes is 2^39.49, so integers of magnitude below 2^38.49 are told apart by their
+The product of the primes is 2^39.489, so integers of magnitude below 2^38.48 are told apart by their
 residues (Chinese remainder theorem). Axes: P primes, in the order of PRIMES, before those of the tensor.
 
     expand(seed, shape)[i] = the bytes below PRIMES[i], in order, of the keystream

@@ -22,11 +22,11 @@ from tempo.wire import (
     Release,
     Result,
     Welcome,
-    request_message,
     decode_reply,
     decode_request,
     encode,
     limits,
+    request_message,
 )
 
 X = Part(id=7, shape=(2, 3), dtype="f32", sent=True, keep=True)
