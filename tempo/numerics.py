@@ -133,6 +133,27 @@ def fixed_error(inner: int, left: Tensor, right: Tensor) -> Tensor:
     return (left + right + sqrt(inner) / 2) * (sqrt(inner) / 2)
 
 
+def fixed_unit(inner: int) -> float:
+    """Largest rounding of an entry in fixed point, relative to the root mean square of the largest row (or
+    column, where rows are added up) of its operand. inner: the longest of K, N and the rows of a piece.
+
+    That row has norm 2^17.7 at least as an integer (docs/numerics.md, section 7), or a column 2^18.2."""
+    return sqrt(inner) * 2.0**-18.7
+
+
+def fixed_loss_tolerance(plain: Sequence[float], rounded: Sequence[float], inner: int) -> list[float]:
+    """`loss_tolerance` for scheme shares, by the yardstick of bfloat16: rounded is the same training under
+    torch.autocast, whose operands are rounded so much more coarsely.
+
+        allowed_t = ROUNDED_GROWTH (unit / bfloat16's) max_{s <= t} |plain_s - rounded_s| + GROWTH u |plain_t|
+    """
+    finer, worst, allowed = fixed_unit(inner) / BF16_UNIT, 0.0, []
+    for a, b in zip(plain, rounded, strict=True):
+        worst = max(worst, abs(a - b))
+        allowed.append(ROUNDED_GROWTH * worst * finer + GROWTH * UNIT_ROUNDOFF[torch.float32] * abs(a))
+    return allowed
+
+
 def loss_tolerance(
     plain: Sequence[float], exact: Sequence[float], precision: Precision = FULL
 ) -> list[float]:
