@@ -138,7 +138,7 @@ def fixed_unit(inner: int) -> float:
     column, where rows are added up) of its operand. inner: the longest of K, N and the rows of a piece.
 
     That row has norm 2^17.7 at least as an integer (docs/numerics.md, section 7), or a column 2^18.2."""
-    return sqrt(inner) * 2.0**-18.7
+    return float(sqrt(inner) * 2.0**-18.7)
 
 
 def fixed_loss_tolerance(plain: Sequence[float], rounded: Sequence[float], inner: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Workers that change replies on shares: found at once, named, quarantined, and the model does not advance."""
+"""Workers that change replies on shares: found, named, quarantined, and the model does not advance."""
 
 import contextlib
 import os

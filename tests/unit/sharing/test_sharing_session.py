@@ -143,15 +143,18 @@ def test_a_step_encodes_three_operands_and_ships_ten_bytes_an_entry():
     # Two seeds of 32 bytes for one worker, one for each of the others, for every operand.
     assert seeds == 6 * 4 * 32
     assert (report.scheme, report.checks_failed, report.local_fallbacks) == ("shares", 0, 0)
-    assert all("Winograd" not in row.operation for row in report.rows)
     assert any("a, b, c alone" in note for note in report.notes)
 
 
-def test_convolutions_are_lowered_to_windows_and_not_to_points():
-    with Session(workers=devices("a", "b", "c"), scheme="shares") as session:
-        conv = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.Flatten(), nn.Linear(4096, 10))
-        session.protect(conv)(torch.randn(2, 8, 8, 8))
-        assert [row.operation for row in session.report().rows if row.offloaded] == ["im2col"]
+def test_convolutions_are_lowered_by_maps_that_hardly_amplify_errors():
+    for scheme, workers, lowering in (
+        ("shares", devices("a", "b", "c"), "winograd F(2,3)"),
+        ("unsafe_none", "cpu", "winograd F(4,3)"),
+    ):
+        with Session(workers=workers, scheme=scheme) as session:
+            conv = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Flatten(), nn.Linear(4096 * 4, 10))
+            session.protect(conv)(torch.randn(4, 64, 16, 16))
+            assert [row.operation for row in session.report().rows if row.offloaded] == [lowering]
 
 
 # ---- public weights ----------------------------------------------------------------------------
