@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Never, Protocol, final
 
 from torch import Tensor
 
@@ -18,6 +18,31 @@ from tempo.secrecy.shares import ADDITIVE, REPLICATED, ShareKey, dealt, left_the
 from tempo.secrecy.weights import Release
 from tempo.sharing.owners import Owners
 from tempo.stats import Stats
+
+
+class Truth(Protocol):
+    """Told the plain operands, where someone measures what attacks learn; for nothing else. left, right: of
+    the bases, which shares have none of."""
+
+    def weight(
+        self,
+        id_: int,
+        owner: Tensor | None,
+        lowering: str,
+        plain_GNK: Tensor,
+        left: Sequence[Never],
+        right: Sequence[Never],
+    ) -> None: ...
+
+    def rows(
+        self,
+        id_: int,
+        kind: str,
+        beside: int,
+        plain: Sequence[Tensor],
+        left: Sequence[Never],
+        right: Sequence[Never],
+    ) -> None: ...
 
 
 @final
@@ -37,6 +62,11 @@ class Dealt:
         # Only enqueues: a finaliser may run anywhere.
         weakref.finalize(self, release, (operands[0].id,)).atexit = False
 
+    @property
+    def id(self) -> int:
+        """Its name on the wire."""
+        return self.operands[0].id
+
     def let_go(self) -> None:
         """Keep names and scales alone: the shares stay with the workers."""
         self.operands = tuple(left_there(operand) for operand in self.operands)
@@ -54,6 +84,7 @@ class Desk:
     #: how many of the other were drawn.
     ids: Iterator[int]
     labels: Iterator[int]
+    truth: Truth | None = None
     #: Memory of results.
     pool: Pool = field(default_factory=Pool)
 

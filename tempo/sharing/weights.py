@@ -52,7 +52,7 @@ class SharedWeights:
         declared public; where it was changed behind PyTorch's back since, it is shared all the same."""
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
-            return self._deal(w_GNK, public=public)
+            return self._deal(w_GNK, owner, lowering, public=public)
         # Broadcasting puts one weight into as many groups in more than one order.
         groups = lowering.batch if isinstance(lowering, Bmm) else lowering.shape.groups
         name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), groups, public)
@@ -69,7 +69,7 @@ class SharedWeights:
                 and torch.equal(entry.fingerprint, fingerprint)
             ):
                 return entry.weight
-            weight = self._deal(w_GNK, public=public)
+            weight = self._deal(w_GNK, owner, lowering, public=public)
             self._entries = {n: e for n, e in self._entries.items() if not e.over(owner, storage)}
             self._entries[name] = _Entry(weakref.ref(owner), storage, w._version, fingerprint, weight)
             return weight
@@ -87,12 +87,14 @@ class SharedWeights:
         with self._lock:
             self._entries.clear()
 
-    def _deal(self, w_GNK: Tensor, *, public: bool) -> Dealt:
+    def _deal(self, w_GNK: Tensor, owner: Tensor | None, lowering: Lowering, *, public: bool) -> Dealt:
         desk = self._desk
         with desk.stats.timed("encode"):
             integers = fixed_weight(w_GNK)
             weight = desk.publish(integers) if public else desk.share(integers, workers=REPLICATED, keep=True)
         desk.stats.add("encoded_w")
+        if desk.truth is not None:
+            desk.truth.weight(weight.id, owner, lowering.name, w_GNK, [], [])
         return weight
 
     def _fingerprint(self, w: Tensor) -> Tensor:
