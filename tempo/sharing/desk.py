@@ -108,11 +108,11 @@ class Crew:
     owners: tuple[int, ...]
 
     @classmethod
-    def of(cls, total: int, lane: int, *, public: bool) -> Crew:
-        """All three; or for a public weight two of them, others for the next lane."""
+    def of(cls, total: int, turn: int, *, public: bool) -> Crew:
+        """All three; or for a public weight two of them, others the next time."""
         if not public:
             return cls(tuple(range(REPLICATED)))
-        return cls(tuple((lane + i) % total for i in range(ADDITIVE)))
+        return cls(tuple((turn + i) % total for i in range(ADDITIVE)))
 
     def jobs(self, op: Op, left: Dealt, right: Dealt, rows: tuple[int, ...]) -> list[RingJob]:
         """One for each owner."""

@@ -76,7 +76,7 @@ class SharedWeights:
 
     def _as_declared(self, owner: Tensor, w: Tensor, fingerprint: Tensor) -> bool:
         """The public weight is what it was when it was first sent."""
-        name = (id(owner), tuple(w.shape), w.stride(), w.dtype)
+        name = (id(owner), w.storage_offset(), tuple(w.shape), w.stride(), w.dtype)
         known = self._declared.get(name)
         if known is None or known[0]() is not owner:
             self._declared[name] = (weakref.ref(owner), fingerprint)

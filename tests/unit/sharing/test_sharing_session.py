@@ -205,6 +205,21 @@ def test_with_three_owners_public_weights_go_to_two_at_a_time_in_the_clear():
 
 
 @pytest.mark.security
+def test_owners_take_turns_at_public_weights_and_views_of_one_stay_public():
+    """Each request goes to two others, and each of three slices of one parameter is public by itself."""
+    workers = {owner: [Seen(owner)] for owner in ("a", "b", "c")}
+    with Session(workers=workers, scheme="shares") as session:
+        attention = nn.MultiheadAttention(66, 2, batch_first=True, bias=False).requires_grad_(False)
+        session.protect(attention, public=["*"], unsafe_offload=["out_proj"])
+        x, memory = torch.randn(4, 20, 66), torch.randn(4, 24, 66)
+        for _ in range(3):
+            attention(x, memory, memory * 2)  # queries, keys and values of their own
+    seen = {owner: [left for _, (left, _) in own[0].views] for owner, own in workers.items()}
+    assert all(len(left) == 1 for views in seen.values() for left in views)
+    assert min(map(len, seen.values())) > 4
+
+
+@pytest.mark.security
 @pytest.mark.parametrize("how", ["trained", "unfrozen", "written", "replaced"])
 def test_what_changed_since_it_was_declared_is_secret(how):
     workers = {owner: [Seen(owner)] for owner in ("a", "b", "c")}
