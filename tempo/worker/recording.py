@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tempo.errors import DataError, ProtocolError
 from tempo.ops import Half, Seed
-from tempo.wire import Compute, Reply, Request, Ring, decode_reply, decode_request, limits
+from tempo.wire import Compute, Reply, Request, Result, Ring, decode_reply, decode_request, limits, nbytes
 from tempo.wire.frame import PREFIX_BYTES, as_bytes, lengths
 from tempo.worker.recorder import ARRIVED, HEAD, LEFT, MAGIC, NOTE, SUFFIX, VERSION
 
@@ -93,6 +93,15 @@ class Record:
             for part in message.parts
             if part.id in operands and part.sent
         }
+
+    def result_of(self, request: Compute | Ring) -> Tensor:
+        """The tensor of this Result, the reply to `request`. Raises ProtocolError where it is none."""
+        shape, dtype = request.result
+        if not isinstance(self.message, Result) or len(self.payload) != nbytes(shape, dtype):
+            raise ProtocolError("this record is not the whole result of that request")
+        if not self.payload:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(bytearray(self.payload), dtype=dtype).reshape(shape)
 
 
 def read(directory: Path) -> Iterator[Record]:
