@@ -6,7 +6,7 @@ Which rows go where (X: rows of the forward operand, dY: of the arriving gradien
     sent in forward, dY lost a few       the same, with decoys for the rows that are zero
     sent in forward, dY lost many        X and dY sealed again under fresh keys, on what remains
     not sent in forward (zero in X)      dX alone, under a fresh key; their dW is zero
-    too few of a group, or no worker     in the master
+    too few of a group, or no worker     in the master, as all rows do where too many repeat
 
 A decoy is a random row in the place of a zero one, which would give the basis of its block away. What
 it adds to dW is known and taken off here; its row of dX is dropped.
@@ -32,8 +32,10 @@ from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
-from tempo.secrecy.rows import Selection, largest, row_norms, rows_of, unfit
+from tempo.secrecy.repeats import gradients
+from tempo.secrecy.rows import Selection, largest, rms, row_norms, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
+from tempo.secrecy.sums import WeightSums
 from tempo.secrecy.weights import SealedWeight
 
 if TYPE_CHECKING:
@@ -64,21 +66,17 @@ class Backward:
         self._lowering = lowering
         self._x, self._w = x, w
         self._want_x, self._want_w = want_x, want_w
-        self._centre = ticket.centre
         self._ticket = ticket
         self._kept, ticket.kept = ticket.kept, []
         self._second, ticket.used = ticket.used, True
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
             self._norms_dy = row_norms(self._dy_GRN)
-        groups, rows, _ = self._dy_GRN.shape
-        shape = lowering.shape
-        empty = self._desk.pool.empty
-        self._dx_GRK = empty((groups, rows, shape.k), dy.dtype) if want_x else None
-        self._dw_GNK = empty((groups, shape.n, shape.k), dy.dtype).zero_() if want_w else None
-        #: Sums of dW' by the key they are sealed under, and of the rows of dY they stand for.
-        self._dw_sealed: dict[FeatureKey, Tensor] = {}
-        self._dy_sum_GN1 = dy.new_zeros(groups, shape.n, 1)
+        s, empty = lowering.shape, self._desk.pool.empty
+        self._dx_GRK = empty((*self._norms_dy.shape, s.k), dy.dtype) if want_x else None
+        self._dw_GNK = empty((s.groups, s.n, s.k), dy.dtype).zero_() if want_w else None
+        self._cover = ticket.cover
+        self._sums = None if self._dw_GNK is None else WeightSums(self._desk, self._cover, self._dw_GNK)
         #: dY with decoys, and where they are.
         self._dy_sent_GRN = self._dy_GRN
         self._decoy_GR: Tensor | None = None
@@ -102,6 +100,8 @@ class Backward:
         if weight is None or reason:
             self._at_home(everything, want_x=self._want_x, want_w=self._want_w)
             return []
+        if self._engine.repeats(self._lowering, self._dy_GRN, self._norms_dy):
+            return self._distinct_at_home()
         live = self._rows_to_send(self._norms_dy)
         if self._dx_GRK is not None and not live.all():
             self._dx_GRK.zero_()
@@ -128,6 +128,16 @@ class Backward:
             if self._want_w and self._want_x:
                 self._engine.count_product()  # the second product of the same dY
         return pieces + self._plan_rest(rest, weight, counted=shifted and self._want_x)
+
+    def _distinct_at_home(self) -> list[GradientPiece]:
+        desk, dx, dw = self._desk, self._dx_GRK, self._dw_GNK
+        desk.stats.add("repeated_dy")
+        of_x = None if dx is None else (self._w_GNK, dx)
+        of_w = None if dw is None else (self._x_GRK, dw)
+        with desk.stats.timed("local"):
+            stream = desk.key.stream(("distinct", *self._engine.label()))
+            gradients(self._dy_GRN, self._norms_dy, stream, of_x=of_x, of_w=of_w)
+        return []
 
     def _key_shifted(self, kept: KeptRows, weight: SealedWeight) -> GradientPiece:
         for_x, want_w, place = weight if self._want_x else None, self._want_w, (kept.where, kept.lane)
@@ -218,7 +228,7 @@ class Backward:
             elif what == "w" and self._dw_GNK is not None:
                 self._add_dw(piece, outcome.value, self._dw_GNK)
             elif self._dx_GRK is not None:
-                piece.open_dx(outcome.value, self._dx_GRK)
+                piece.open_dx(outcome.value, self._dx_GRK, self._dy_sent_GRN)
                 for g, index in self._decoys(piece.where):
                     self._dx_GRK[g, index] = 0
         if not failed:
@@ -238,17 +248,14 @@ class Backward:
     def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[tuple[int, list[Job]]]:
         for piece in pieces:
             x = self._x_GRK if piece.want_w and not piece.shifted else None
-            yield piece.lane, piece.seal(x, self._centre, self._dy_sent_GRN, checks)
+            yield piece.lane, piece.seal(x, self._cover, self._dy_sent_GRN, checks)
 
     def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor, dw_GNK: Tensor) -> None:
-        """Sum in the order of the pieces, so that a run can be repeated."""
-        sofar = self._dw_sealed.get(piece.key)
-        self._dw_sealed[piece.key] = dw_sealed if sofar is None else sofar.add_(dw_sealed)
-        if self._centre is not None:
-            for g in range(len(self._dy_sum_GN1)):
-                self._dy_sum_GN1[g, :, 0] += piece.where.take(self._dy_GRN, g).sum(0)
+        if self._sums is not None:
+            self._sums.add(piece, dw_sealed, self._dy_GRN, self._dy_sent_GRN)
+        centre = self._cover.centre
         for g, index in self._decoys(piece.where):
-            x = self._x_GRK[g, index] if self._centre is None else self._x_GRK[g, index] - self._centre[g]
+            x = self._x_GRK[g, index] if centre is None else self._x_GRK[g, index] - centre[g]
             dw_GNK[g].addmm_(self._dy_sent_GRN[g, index].mT, x, alpha=-1)
 
     def _add_decoys(self, lost_GR: Tensor) -> None:
@@ -263,7 +270,7 @@ class Backward:
         n = self._dy_GRN.shape[2]
         for g, index in rows_of(lost_GR):
             # A group without any dY takes the size of the others.
-            size = max(_rms(self._norms_dy[g]), 1e-3 * _rms(self._norms_dy)) / n**0.5
+            size = max(rms(self._norms_dy[g]), 1e-3 * rms(self._norms_dy)) / n**0.5
             self._dy_sent_GRN[g, index] = (size * stream.gaussian(len(index), n)).to(self._dy_GRN.dtype)
 
     def _decoys(self, where: Selection) -> Iterator[tuple[int, Tensor]]:
@@ -283,18 +290,10 @@ class Backward:
 
     def finish(self) -> tuple[Tensor | None, Tensor | None]:
         stats, dw = self._desk.stats, self._dw_GNK
-        if dw is not None:
-            for key, total in self._dw_sealed.items():
-                with stats.timed("decode"):
-                    dw += key.open_dw(total, out=self._desk.pool.empty(total.shape, total.dtype))
-            if self._centre is not None and self._dw_sealed:
-                dw += self._dy_sum_GN1 * self._centre
+        if dw is not None and self._sums is not None:
+            self._sums.into(dw)
         with stats.timed("lower"):
             return (
                 None if self._dx_GRK is None else self._lowering.raise_dx(self._dx_GRK),
                 None if dw is None else self._lowering.raise_dw(dw),
             )
-
-
-def _rms(norms: Tensor) -> float:
-    return float(norms.square().mean().sqrt())

@@ -29,8 +29,10 @@ from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job, Unverified
+from tempo.secrecy.cover import Aside, Cover, draw_cover
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
+from tempo.secrecy.repeats import repeated
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
@@ -50,7 +52,8 @@ class Ticket:
     kept: list[KeptRows] = field(default_factory=list)
     #: Rows the master computed because too few of their group were left to send.
     home: Selection | None = None
-    centre: Tensor | None = None
+    #: What was added to X, and taken off.
+    cover: Cover = field(default_factory=lambda: Cover(None, 0, None, ()))
     #: In which numbers the rows of X were sent.
     form_x: Form = field(default_factory=lambda: Form(torch.float32))
     #: Largest row norms of X and W.
@@ -87,7 +90,7 @@ class Engine:
             largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
         y_GRN = self.desk.pool.empty((*x_GRK.shape[:2], w_GNK.shape[1]), x_GRK.dtype)
         reason = unfit(largest_x, largest_w, dtype=x.dtype) or (
-            "all weights are zero" if largest_w == 0 else None
+            "all weights are zero" if largest_w == 0 else self.repeats(lowering, x_GRK, norms_x)
         )
         if reason:
             home, ticket = Selection.everything(*norms_x.shape), Ticket(reason=reason)
@@ -141,14 +144,15 @@ class Engine:
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
         weight = self.weight(lowering, w, w_GNK, form.dtype)
         ticket = Ticket(weight, form_x=form)
-        if desk.scheme.blurs_rows:
-            ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
+        ticket.cover = cover = self.cover(x_GRK, norms_x, where)
         if shards:
             self.count_product("x")
-        pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, form, keep=keep) for lane, w in shards]
+        with desk.stats.timed("aside"):
+            aside = Aside(cover, weight.key, weight.taken, x_GRK, w_GNK)
+        pieces = [ForwardPiece(desk, weight, w, lane, cover, aside, form, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
         sealed = ((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces)
-        share = None if ticket.centre is None else torch.bmm(ticket.centre, w_GNK.mT)
+        share = None if cover.centre is None else torch.bmm(cover.centre, w_GNK.mT)
         with closing(self.exchange(sealed, checks)) as outcomes:
             for piece, (outcome,) in zip(pieces, outcomes, strict=True):
                 if isinstance(outcome, Failed):
@@ -222,6 +226,25 @@ class Engine:
         shares = cut(where.counts, shape.k, shape.n, speeds, chunk=scheme.chunk, dw=dw)
         shards, home = where.shards(shares.weights, scheme.smallest, shares.grain)
         return [(shares.lanes[position], shard) for position, shard in shards.items()], home
+
+    def repeats(self, lowering: Lowering, t_GRF: Tensor, norms_GR: Tensor) -> str | None:
+        """Why rows that repeat keep an operand here, or None."""
+        scheme, most = self.desk.scheme, self.desk.scheme.hardening.repeats
+        if most >= 1.0 or not scheme.blurs_rows:
+            return None
+        with self.desk.stats.timed("repeats"):
+            sent = self.rows_to_send(lowering, norms_GR, t_GRF.dtype).mask()
+            share = repeated(t_GRF, norms_GR, sent, self.desk.key.stream(("repeats", *self.label())))
+        return None if share <= most else f"more than {100 * most:g} % of the rows repeat"
+
+    def cover(self, x_GRK: Tensor, norms_GR: Tensor, where: Selection) -> Cover:
+        """What the rows `where` of X are covered with."""
+        desk = self.desk
+        if not desk.scheme.blurs_rows:
+            return Cover(None, 0, None, ())
+        centre = draw_centre(desk.key, self.label(), x_GRK, where)
+        with desk.stats.timed("aside"):
+            return draw_cover(desk.scheme.hardening, x_GRK, norms_GR, where, centre)
 
     def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):

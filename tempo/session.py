@@ -78,7 +78,7 @@ class Session:
         labels = itertools.count(1)
         verifier = Verifier(key, config.probes)
         desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision)
-        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
+        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, self._stats)
         engine = Engine(
             desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
         )

@@ -20,9 +20,11 @@ from tempo.lowering.base import Lowering
 from tempo.lowering.bmm import Bmm
 from tempo.memory import Pool
 from tempo.ops import Operand
+from tempo.secrecy.deflate import Taken, take
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.scheme import Scheme
 from tempo.secrecy.seal import FeatureKey
+from tempo.stats import Stats
 
 Release = Callable[[Iterable[int]], None]
 
@@ -31,11 +33,13 @@ Release = Callable[[Iterable[int]], None]
 class SealedWeight:
     """W' with the bases it was sealed under. Workers drop it when the last reference here dies."""
 
-    __slots__ = ("__weakref__", "key", "operand")
+    __slots__ = ("__weakref__", "key", "operand", "taken")
 
-    def __init__(self, key: FeatureKey, operand: Operand, release: Release) -> None:
+    def __init__(self, key: FeatureKey, operand: Operand, release: Release, taken: Taken | None) -> None:
+        """taken: what of W stays in the TEE."""
         self.key = key
         self.operand = operand
+        self.taken = taken
         # Only enqueues: a finaliser may run anywhere.
         weakref.finalize(self, release, (operand.id,)).atexit = False
 
@@ -60,7 +64,14 @@ class Weights:
     """Seals weights, and remembers those of parameters for their epoch."""
 
     def __init__(
-        self, key: SessionKey, scheme: Scheme, ids: Iterator[int], release: Release, uses: int, pool: Pool
+        self,
+        key: SessionKey,
+        scheme: Scheme,
+        ids: Iterator[int],
+        release: Release,
+        uses: int,
+        pool: Pool,
+        stats: Stats | None = None,
     ) -> None:
         self._key = key
         self._scheme = scheme
@@ -68,19 +79,33 @@ class Weights:
         self._release = release
         self._uses = uses
         self._pool = pool
+        self._stats = stats or Stats()
         self._epochs: dict[tuple[object, ...], _Epoch] = {}
         self._lock = threading.Lock()
         # Tells a changed weight even where its version was not counted (`p.data`, shared memory).
         self._probes: dict[tuple[int, torch.dtype], Tensor] = {}
 
-    def seal(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
-        """W' under a key of its own. sent: the dtype it crosses the boundary in."""
+    def seal(self, w_GNK: Tensor, sent: torch.dtype, start: Tensor | None = None) -> SealedWeight:
+        """W' under a key of its own. sent: the dtype it crosses the boundary in. start: where to look for the
+        directions of W that stay here."""
         number = next(self._ids)
         groups, n, k = w_GNK.shape
         key = FeatureKey(self._key, self._scheme, ("W", number), groups=groups, k=k, n=n)
+        taken, w_GNK = self._deflated(w_GNK, number, start)
         w_sealed = key.seal_w(w_GNK, out=self._pool.empty(w_GNK.shape, sent))
         operand = Operand(number, tuple(w_sealed.shape), w_sealed.dtype, w_sealed, keep=True)
-        return SealedWeight(key, operand, self._release)
+        return SealedWeight(key, operand, self._release, taken)
+
+    def _deflated(self, w_GNK: Tensor, number: int, start: Tensor | None) -> tuple[Taken | None, Tensor]:
+        directions = self._scheme.hardening.deflate
+        if not directions:
+            return None, w_GNK
+        with self._stats.timed("deflate"):
+            taken = take(w_GNK, directions, self._key.stream(("deflate", number)), start)
+            if taken is None:
+                return None, w_GNK
+            self._stats.add("deflated_w")
+            return taken, taken.rest(w_GNK, out=self._pool.empty(w_GNK.shape, w_GNK.dtype))
 
     def of(
         self, w: Tensor, lowering: Lowering, w_GNK: Tensor, sent: torch.dtype
@@ -109,7 +134,8 @@ class Weights:
             ):
                 epoch.uses += 1
                 return epoch.sealed, False
-            sealed = self.seal(w_GNK, sent)
+            last = None if epoch is None or epoch.owner() is not owner else epoch.sealed.taken
+            sealed = self.seal(w_GNK, sent, None if last is None else last.subspace)
             self._epochs = {n: e for n, e in self._epochs.items() if not e.over(owner, storage)}
             self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, 1)
             return sealed, True
