@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, final
@@ -17,6 +18,7 @@ from tempo.engine import Engine
 from tempo.errors import UsageError
 from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_from
 from tempo.integrity import Verifier
+from tempo.nn.consent import Consent, public_note
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
 from tempo.nn.placement import Account, Always, Never, Places, Rules
@@ -24,10 +26,11 @@ from tempo.nn.protect import protect, unprotect
 from tempo.plan.auto import Auto
 from tempo.plan.calibrate import calibrate
 from tempo.plan.machine import Machine
-from tempo.report import Report
+from tempo.report import OpRow, Report
 from tempo.secrecy.form import EVEN
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
+from tempo.secrecy.visible import Layer, ordered, visible
 from tempo.secrecy.weights import Weights
 from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
@@ -65,6 +68,7 @@ class Session:
         self._account = Account()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._caught: set[str] = set()
+        self._public: set[str] = set()
         self._closed = False
         self._tracing = False
         ids = itertools.count(1)
@@ -95,6 +99,8 @@ class Session:
         keep: Iterable[str] = (),
         unsafe_offload: Iterable[str] = (),
         place: Mapping[str, str] | None = None,
+        public: Iterable[str] = (),
+        require: Iterable[str] | None = None,
     ) -> M:
         """The same module, whose linear layers now run on the workers. No parameter is replaced.
 
@@ -103,12 +109,24 @@ class Session:
         place: names or patterns of modules, and for each "auto", "always" or "never", instead of the
         setting `placement`; the last one that matches counts. With "auto" anywhere the session first
         measures the machine, for some seconds.
+        public: names or patterns of modules whose weights, with all they hold, are public knowledge (the
+        frozen base of a fine-tuned model). Schemes that leak by that warn (PublicWeightsWarning).
+        require: codes of what may be visible to workers (`tempo.secrecy.visible.CODES`); a layer that shows
+        more is refused.
         Raises UnsupportedError (what, and what to do instead) before anything is changed.
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
         place = {} if place is None else place
-        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place)
+        self._public |= protect(
+            model,
+            self._interceptor,
+            keep=keep,
+            unsafe_offload=unsafe_offload,
+            place=place,
+            public=public,
+            consent=Consent(self._config, require),
+        )
         if "auto" in (self._config.placement, *place.values()):
             try:
                 self._auto.prepare()
@@ -151,7 +169,7 @@ class Session:
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
-            rows=self._account.rows(),
+            rows=[self._seen(row) for row in self._account.rows()],
             encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
             encodings_without_key_shift=2 * stats.count("products"),
             bytes_sent=fleet.bytes_sent,
@@ -163,8 +181,16 @@ class Session:
             quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
-            notes=_notes(self._config, stats),
+            notes=_notes(self._config, stats, self._public),
         )
+
+    def _seen(self, row: OpRow) -> OpRow:
+        """With what is visible of it by construction."""
+        if not row.offloaded:
+            return row
+        trains = row.backward_flops > 0
+        layer = Layer(public=row.module in self._public, trains=trains)
+        return replace(row, visible=ordered(visible(self._config.scheme, self._config, layer)))
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:
@@ -214,7 +240,7 @@ class Session:
         raise TypeError("a session holds keys and is not pickled or copied")
 
 
-def _notes(config: Config, stats: Stats) -> list[str]:
+def _notes(config: Config, stats: Stats, public: Collection[str]) -> list[str]:
     notes = {
         "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
         "unsafe_none": "scheme unsafe_none hides nothing",
@@ -223,6 +249,13 @@ def _notes(config: Config, stats: Stats) -> list[str]:
     out = [notes[config.scheme]]
     if config.placement == "auto":
         out.append("placement auto rests on timings: another run may place and round differently")
+    if public and config.scheme in ("mixing", "monomial"):
+        out.append(f"weights of {len(public)} modules are public: {public_note(config.scheme)}")
+    if stats.count("repeated_dy"):
+        out.append(
+            f"{stats.count('repeated_dy')} gradients were computed here: too many of their rows repeat "
+            f"(setting repeats)"
+        )
     if config.scheme == "mixing" and config.key_shift:
         out.append("with key shift a worker can recognise a batch or a model it already knows")
     if not config.precision.full:
