@@ -59,7 +59,7 @@ class Config:
     #: Secret random directions added to each X and taken off its products, 0 to 64 (tempo/secrecy/cover.py).
     #: Against public weights, and against up to as many exact linear constraints of X.
     decoys: int = 0
-    #: Norm of what decoys and filled columns add to a row, in units of the rows' deviation from their mean.
+    #: Norm of what decoys and filled columns add to a row, in units of the rows' own, less the centre.
     decoy_size: float = 1.0
     #: Features that are alike in all rows (dead units) and get secret random entries, at most so many.
     fill: int = 0
@@ -100,7 +100,7 @@ class Config:
         self._check_precision(require)
         require(0 <= self.deflate <= 64, "deflate", "0 to 64 directions")
         require(0 <= self.decoys <= 64, "decoys", "0 to 64 directions")
-        require(0.1 <= self.decoy_size <= 8.0, "decoy_size", "0.1 to 8 times the rows' deviation")
+        require(0.1 <= self.decoy_size <= 8.0, "decoy_size", "0.1 to 8 times the norm of a row")
         require(0 <= self.fill <= 1024, "fill", "0 to 1024 features")
         require(1.0 <= self.gain <= 1024.0, "gain", "1 to 1024")
         require(0.0 <= self.repeats <= 1.0, "repeats", "a share, 0 to 1")

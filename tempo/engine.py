@@ -144,7 +144,7 @@ class Engine:
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
         weight = self.weight(lowering, w, w_GNK, form.dtype)
         ticket = Ticket(weight, form_x=form)
-        ticket.cover = cover = self.cover(x_GRK, norms_x, where)
+        ticket.cover = cover = self.cover(x_GRK, where)
         if shards:
             self.count_product("x")
         with desk.stats.timed("aside"):
@@ -237,14 +237,14 @@ class Engine:
             share = repeated(t_GRF, norms_GR, sent, self.desk.key.stream(("repeats", *self.label())))
         return None if share <= most else f"more than {100 * most:g} % of the rows repeat"
 
-    def cover(self, x_GRK: Tensor, norms_GR: Tensor, where: Selection) -> Cover:
+    def cover(self, x_GRK: Tensor, where: Selection) -> Cover:
         """What the rows `where` of X are covered with."""
         desk = self.desk
         if not desk.scheme.blurs_rows:
             return Cover(None, 0, None, ())
         centre = draw_centre(desk.key, self.label(), x_GRK, where)
         with desk.stats.timed("aside"):
-            return draw_cover(desk.scheme.hardening, x_GRK, norms_GR, where, centre)
+            return draw_cover(desk.scheme.hardening, x_GRK, where, centre)
 
     def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):

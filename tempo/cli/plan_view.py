@@ -28,7 +28,6 @@ def _layers(plan: Plan) -> Table:
         made.add_column(name, overflow="fold")
     for name in ("count", "Gflop", "MB", "TEE ms", "Tempo ms", "law"):
         made.add_column(name, justify="right")
-    made.add_column("workers see", overflow="fold")
     made.add_column("where, and why", overflow="fold", ratio=1)
     for row in plan.rows:
         c = row.cost
@@ -42,9 +41,8 @@ def _layers(plan: Plan) -> Table:
             f"{1e3 * c.tee_seconds:.1f}",
             f"{1e3 * c.tempo_seconds:.1f}",
             f"{100 * c.law_share:.0f} %",
-            worst(row.visible),
             # Why, beyond what the two columns of times say.
-            "workers" if row.offload else f"TEE: {row.reason.partition(':')[0]}",
+            f"workers: see {worst(row.visible)}" if row.offload else f"TEE: {row.reason.partition(':')[0]}",
         )
     alike: dict[tuple[str, str, str, str], list[Any]] = {}
     for kept in plan.kept:
@@ -61,7 +59,6 @@ def _layers(plan: Plan) -> Table:
             f"{1e3 * several[0].seconds / several[0].calls:.1f}",
             "",
             "",
-            worst(()),
             f"TEE: {reason}",
         )
     return made

@@ -51,7 +51,7 @@ class Consent:
                     f"the code in require",
                 )
             if name in known and scheme in _WEAKENED:
-                exposed.append(name)
+                exposed.append(repr(name))
         if exposed:
             more = f" and {len(exposed) - _NAMED} more" if len(exposed) > _NAMED else ""
             warnings.warn(

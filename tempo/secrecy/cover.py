@@ -39,6 +39,8 @@ from tempo.secrecy.seal import FeatureKey
 
 #: Columns that differ by less than this many round-offs of their largest entry are constant.
 _CONSTANT = 16.0
+#: Rows that the size of X is estimated from.
+_SAMPLE = 1000
 
 
 @final
@@ -74,10 +76,8 @@ class Cover(Hidden):
         return (z_GKs * self._size_G.view(-1, 1, 1)).to(like.dtype)
 
 
-def draw_cover(
-    hardening: Hardening, x_GRK: Tensor, norms_GR: Tensor, where: Selection, centre_G1K: Tensor | None
-) -> Cover:
-    """How X is covered of which the rows `where` are sent. norms_GR: of all its rows."""
+def draw_cover(hardening: Hardening, x_GRK: Tensor, where: Selection, centre_G1K: Tensor | None) -> Cover:
+    """How X is covered of which the rows `where` are sent."""
     dead = [torch.empty(0, dtype=torch.int64)] * len(x_GRK)
     if hardening.fill:
         dead = [
@@ -88,12 +88,12 @@ def draw_cover(
     size_G = torch.zeros(len(x_GRK), dtype=torch.float64)
     for g, count in enumerate(where.counts):
         if count:
-            norms = where.take(norms_GR.unsqueeze(2), g)
-            square = norms.square().mean()
-            # Mean square distance to the mean row, if c is that; never less than a hundredth.
+            picks = torch.linspace(0, count - 1, min(count, _SAMPLE)).long()
+            index = where.index[g]
+            rows_RK = x_GRK[g].index_select(0, picks if index is None else index[picks]).double()
             if centre_G1K is not None:
-                square = (square - centre_G1K[g].double().square().sum()).clamp_min(0.01 * square)
-            size_G[g] = hardening.decoy_size * square.sqrt()
+                rows_RK -= centre_G1K[g]
+            size_G[g] = hardening.decoy_size * rows_RK.square().sum(1).mean().sqrt()
     return Cover(centre_G1K, hardening.decoys, size_G, dead)
 
 

@@ -49,8 +49,9 @@ _CODES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "invariants",
         ),
         "planes": (
-            "single exact linear constraints of X, such as the plane that LayerNorm puts its rows on",
-            "decoys=1 or more",
+            "single linear constraints of X, such as the plane of LayerNorm, which the noise of the centre "
+            "makes inexact only",
+            "decoys=4 or more",
             "invariants",
         ),
         "repeats": (
@@ -82,6 +83,8 @@ _CODES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
     }
 )
 CODES: Final = tuple(_CODES)
+#: Decoys from which a null vector of X is no longer among the least singular ones that stand out.
+_LIFT: Final = 4
 #: From nothing to everything; a layer is in the class of the worst of its codes.
 CLASSES: Final = ("nothing", "shapes", "invariants", "directions", "entries", "everything")
 
@@ -112,7 +115,7 @@ def visible(scheme: str, config: Config, layer: Layer) -> frozenset[str]:
     hardening = config.hardening
     if hardening.gain == 1.0:
         codes.add("norms")
-    if hardening.decoys == 0:
+    if hardening.decoys < _LIFT:
         codes.add("planes")
     if hardening.repeats > 0.0:
         codes.add("repeats")
