@@ -39,6 +39,8 @@ from tempo.secrecy.seal import FeatureKey
 
 #: Columns that differ by less than this many round-offs of their largest entry are constant.
 _CONSTANT = 16.0
+#: Rows of a first look at that.
+_GLANCE = 64
 #: Rows that the size of X is estimated from.
 _SAMPLE = 1000
 
@@ -99,11 +101,20 @@ def draw_cover(hardening: Hardening, x_GRK: Tensor, where: Selection, centre_G1K
 
 def constant_columns(x_RK: Tensor) -> Tensor:
     """Indices of features that are alike in all rows, but for rounding."""
-    if x_RK.shape[0] == 0:
+    rows, k = x_RK.shape
+    if rows == 0:
         return torch.empty(0, dtype=torch.int64)
+    # A few rows rule most features out: extremes of all columns would cost as much as ten copies.
+    few = torch.linspace(0, rows - 1, min(rows, _GLANCE)).long()
+    found = torch.arange(k)[_alike(x_RK.index_select(0, few))]
+    return found[_alike(x_RK.index_select(1, found))] if len(found) else found
+
+
+def _alike(x_RK: Tensor) -> Tensor:
+    """(K,) bool."""
     low, high = torch.aminmax(x_RK, dim=0)
     allowed = _CONSTANT * torch.finfo(x_RK.dtype).eps * torch.maximum(low.abs(), high.abs())
-    return (high - low <= allowed).nonzero().flatten()
+    return high - low <= allowed
 
 
 def _groups(x_GRK: Tensor, where: Selection) -> list[tuple[Tensor, Selection]]:

@@ -12,6 +12,7 @@ from test_secrecy_sent import House, key_of, randn, zeroed
 
 from tempo.errors import KeySpentError
 from tempo.ops import Op
+from tempo.secrecy.cover import constant_columns
 from tempo.secrecy.hardening import PLAIN, Hardening
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import scheme_from
@@ -187,6 +188,17 @@ def test_dead_columns_are_filled(value):
             if fill >= 12:
                 assert float(s[-1]) > 0.1 * float(s.median())
     assert ranks == {0: 69, 5: 74, 12: 80, 40: 80}
+
+
+def test_constant_columns_are_found_in_all_rows():
+    """Also where a few rows alone differ, which a first look may miss."""
+    x = randn(1000, 80, seed=1).float()
+    x[:, 3], x[:, 7], x[:, 9], x[:, 11] = 0.0, 2.5, 1.0, 1.0
+    x[:, 9] += 1e-7 * randn(1000, seed=2).sign()  # a round-off
+    x[777, 11] = 1.5
+    assert constant_columns(x).tolist() == [3, 7, 9]
+    assert constant_columns(x[:1]).tolist() == list(range(80))
+    assert constant_columns(x[:0]).tolist() == []
 
 
 @pytest.mark.security
