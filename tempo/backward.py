@@ -32,7 +32,7 @@ from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
-from tempo.secrecy.repeats import gradients
+from tempo.secrecy.repeats import Survey, gradients
 from tempo.secrecy.rows import Selection, largest, rms, row_norms, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.sums import WeightSums
@@ -71,7 +71,7 @@ class Backward:
         self._second, ticket.used = ticket.used, True
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
-            self._norms_dy = row_norms(self._dy_GRN)
+            self._norms_dy, self._seen = engine.survey(self._dy_GRN)
         s, empty = lowering.shape, self._desk.pool.empty
         self._dx_GRK = empty((*self._norms_dy.shape, s.k), dy.dtype) if want_x else None
         self._dw_GNK = empty((s.groups, s.n, s.k), dy.dtype).zero_() if want_w else None
@@ -100,8 +100,8 @@ class Backward:
         if weight is None or reason:
             self._at_home(everything, want_x=self._want_x, want_w=self._want_w)
             return []
-        if self._engine.repeats(self._lowering, self._dy_GRN, self._norms_dy):
-            return self._distinct_at_home()
+        if self._seen and self._engine.repeats(self._lowering, self._dy_GRN.dtype, self._seen):
+            return self._distinct_at_home(self._seen)
         live = self._rows_to_send(self._norms_dy)
         if self._dx_GRK is not None and not live.all():
             self._dx_GRK.zero_()
@@ -129,14 +129,13 @@ class Backward:
                 self._engine.count_product()  # the second product of the same dY
         return pieces + self._plan_rest(rest, weight, counted=shifted and self._want_x)
 
-    def _distinct_at_home(self) -> list[GradientPiece]:
+    def _distinct_at_home(self, seen: Survey) -> list[GradientPiece]:
         desk, dx, dw = self._desk, self._dx_GRK, self._dw_GNK
         desk.stats.add("repeated_dy")
         of_x = None if dx is None else (self._w_GNK, dx)
         of_w = None if dw is None else (self._x_GRK, dw)
         with desk.stats.timed("local"):
-            stream = desk.key.stream(("distinct", *self._engine.label()))
-            gradients(self._dy_GRN, self._norms_dy, stream, of_x=of_x, of_w=of_w)
+            gradients(self._dy_GRN, seen, of_x=of_x, of_w=of_w)
         return []
 
     def _key_shifted(self, kept: KeptRows, weight: SealedWeight) -> GradientPiece:

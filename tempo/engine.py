@@ -32,7 +32,7 @@ from tempo.ops import Job, Unverified
 from tempo.secrecy.cover import Aside, Cover, draw_cover
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
-from tempo.secrecy.repeats import repeated
+from tempo.secrecy.repeats import Survey, repeated, survey
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
@@ -86,11 +86,11 @@ class Engine:
         stats = self.desk.stats
         with stats.timed("lower"):
             x_GRK, w_GNK = lowering.lower_x(x), lowering.lower_w(w)
-            norms_x = row_norms(x_GRK)
+            norms_x, seen = self.survey(x_GRK)
             largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
         y_GRN = self.desk.pool.empty((*x_GRK.shape[:2], w_GNK.shape[1]), x_GRK.dtype)
         reason = unfit(largest_x, largest_w, dtype=x.dtype) or (
-            "all weights are zero" if largest_w == 0 else self.repeats(lowering, x_GRK, norms_x)
+            "all weights are zero" if largest_w == 0 else self.repeats(lowering, x.dtype, seen)
         )
         if reason:
             home, ticket = Selection.everything(*norms_x.shape), Ticket(reason=reason)
@@ -227,14 +227,21 @@ class Engine:
         shards, home = where.shards(shares.weights, scheme.smallest, shares.grain)
         return [(shares.lanes[position], shard) for position, shard in shards.items()], home
 
-    def repeats(self, lowering: Lowering, t_GRF: Tensor, norms_GR: Tensor) -> str | None:
-        """Why rows that repeat keep an operand here, or None."""
-        scheme, most = self.desk.scheme, self.desk.scheme.hardening.repeats
-        if most >= 1.0 or not scheme.blurs_rows:
-            return None
+    def survey(self, t_GRF: Tensor) -> tuple[Tensor, Survey | None]:
+        """Norms of the rows (G, R) and, where somebody looks for rows that repeat, what tells them."""
+        if self.desk.scheme.hardening.repeats >= 1.0:
+            return row_norms(t_GRF), None
         with self.desk.stats.timed("repeats"):
-            sent = self.rows_to_send(lowering, norms_GR, t_GRF.dtype).mask()
-            share = repeated(t_GRF, norms_GR, sent, self.desk.key.stream(("repeats", *self.label())))
+            seen = survey(t_GRF, self.desk.key.stream(("repeats", *self.label())))
+        return seen.norms_GR, seen
+
+    def repeats(self, lowering: Lowering, dtype: torch.dtype, seen: Survey | None) -> str | None:
+        """Why rows that repeat keep an operand here, or None."""
+        if seen is None:
+            return None
+        most = self.desk.scheme.hardening.repeats
+        with self.desk.stats.timed("repeats"):
+            share = repeated(seen, self.rows_to_send(lowering, seen.norms_GR, dtype).mask())
         return None if share <= most else f"more than {100 * most:g} % of the rows repeat"
 
     def cover(self, x_GRK: Tensor, where: Selection) -> Cover:

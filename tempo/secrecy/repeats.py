@@ -26,10 +26,13 @@ from torch import Tensor
 
 from tempo.kernels import project
 from tempo.secrecy.keys import Stream
+from tempo.secrecy.rows import row_norms
 
 #: Columns of marks, and steps in units of eps and the largest row.
 _MARKS = 3
 _STEP = 64.0
+#: Odd 63-bit numbers; the marks they weigh are secret.
+_WEIGHTS = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB)
 
 
 @final
@@ -41,17 +44,40 @@ class Distinct:
     inverse: Tensor
 
 
-def distinct(t_RF: Tensor, norms_R: Tensor, stream: Stream) -> Distinct:
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Survey:
+    """Of one operand: norms_GR and marks_GRP of its rows, float64. eps: of its dtype."""
+
+    norms_GR: Tensor
+    marks_GRP: Tensor
+    eps: float
+
+
+def survey(t_GRF: Tensor, stream: Stream) -> Survey:
+    """Norms and marks, of float32 in one pass."""
+    groups, rows, width = t_GRF.shape
+    probes_FP, eps = stream.gaussian(width, _MARKS), torch.finfo(t_GRF.dtype).eps
+    if t_GRF.dtype == torch.float32 and t_GRF.is_contiguous():
+        marks, norms = project(t_GRF.view(groups * rows, width), probes_FP)
+        return Survey(norms.view(groups, rows), marks.view(groups, rows, _MARKS), eps)
+    marks_GRP = torch.empty(groups, rows, _MARKS, dtype=torch.float64)
+    for t_RF, marks_RP in zip(t_GRF, marks_GRP, strict=True):
+        marks_RP.copy_(project(t_RF, probes_FP)[0])
+    return Survey(row_norms(t_GRF), marks_GRP, eps)
+
+
+def distinct(seen: Survey, g: int) -> Distinct:
     """The distinct rows of one group. Zero rows are one of them."""
-    rows, width = t_RF.shape
+    marks_RP, norms_R = seen.marks_GRP[g], seen.norms_GR[g]
+    rows = len(norms_R)
     if rows == 0:
         nothing = torch.empty(0, dtype=torch.int64)
         return Distinct(nothing, nothing)
-    marks_RP, _ = project(t_RF, stream.gaussian(width, _MARKS))
-    step = _STEP * torch.finfo(t_RF.dtype).eps * norms_R.amax().clamp_min(torch.finfo(torch.float64).tiny)
+    step = _STEP * seen.eps * norms_R.amax().clamp_min(torch.finfo(torch.float64).tiny)
     steps_RP = (marks_RP / step).round()
     # One number for all marks of a row: a sum with odd weights, modulo 2^64. Equal marks give equal sums.
-    weights_P = stream.words(_MARKS) | 1
+    weights_P = torch.tensor(_WEIGHTS)
     whole_RP = steps_RP.nan_to_num(0.0, 0.0, 0.0).clamp(-(2.0**52), 2.0**52).long()
     _, inverse = torch.unique((whole_RP * weights_P).sum(1), return_inverse=True)
     first = torch.full((int(inverse.max()) + 1,), rows, dtype=torch.int64)
@@ -59,30 +85,28 @@ def distinct(t_RF: Tensor, norms_R: Tensor, stream: Stream) -> Distinct:
     return Distinct(first, inverse)
 
 
-def repeated(t_GRF: Tensor, norms_GR: Tensor, sent_GR: Tensor, stream: Stream) -> float:
+def repeated(seen: Survey, sent_GR: Tensor) -> float:
     """The largest share, over groups, of rows to be sent that stand there more than once: all of them but
-    one of each kind, over all rows to be sent. norms_GR, sent_GR: of all rows."""
+    one of each kind, over all rows to be sent."""
     worst = 0.0
-    for t_RF, norms_R, sent_R in zip(t_GRF, norms_GR, sent_GR, strict=True):
+    for g, sent_R in enumerate(sent_GR):
         count = int(sent_R.sum())
         if count > 1:
-            one = t_RF if count == len(t_RF) else t_RF[sent_R]
-            kinds = len(distinct(one, norms_R, stream).first)
+            kinds = len(distinct(seen, g).inverse[sent_R].unique())
             worst = max(worst, 1 - kinds / count)
     return worst
 
 
 def gradients(
     dy_GRN: Tensor,
-    norms_GR: Tensor,
-    stream: Stream,
+    seen: Survey,
     *,
     of_x: tuple[Tensor, Tensor] | None,
     of_w: tuple[Tensor, Tensor] | None,
 ) -> None:
     """Each distinct row of dY multiplied once. of_x: W, and where dX goes. of_w: X, and where dW goes."""
-    for g, (dy_RN, norms_R) in enumerate(zip(dy_GRN, norms_GR, strict=True)):
-        alike = distinct(dy_RN, norms_R, stream)
+    for g, dy_RN in enumerate(dy_GRN):
+        alike = distinct(seen, g)
         d_DN = dy_RN.index_select(0, alike.first)
         if of_x is not None:
             w_GNK, dx_GRK = of_x

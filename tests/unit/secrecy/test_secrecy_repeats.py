@@ -7,7 +7,7 @@ from test_secrecy_sent import House, key_of, randn
 
 from tempo.ops import Op
 from tempo.secrecy.hardening import Hardening
-from tempo.secrecy.repeats import distinct, gradients, repeated
+from tempo.secrecy.repeats import distinct, gradients, repeated, survey
 from tempo.secrecy.rows import row_norms
 
 X = randn(256, 80, seed=1)
@@ -24,8 +24,7 @@ def pooled(rows=256, classes=8, n=96, dtype=torch.float64):
 
 def share(t, sent=None):
     t = t[None] if t.ndim == 2 else t
-    norms = row_norms(t)
-    return repeated(t, norms, torch.ones_like(norms, dtype=torch.bool) if sent is None else sent, stream())
+    return repeated(survey(t, stream()), torch.ones(t.shape[:2], dtype=torch.bool) if sent is None else sent)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -63,9 +62,15 @@ def test_the_worst_group_counts_and_only_rows_that_are_sent():
     assert share(torch.zeros(1, 0, 96)) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_survey_has_the_norms_that_everybody_else_has(dtype):
+    for t in (randn(3, 70, 65).to(dtype), randn(3, 65, 70).to(dtype).mT, randn(2, 0, 5).to(dtype)):
+        torch.testing.assert_close(survey(t, stream()).norms_GR, row_norms(t))
+
+
 def test_distinct_rows_and_their_places():
     t = pooled(rows=64)[torch.randperm(64, generator=torch.Generator().manual_seed(2))]
-    found = distinct(t, t.norm(dim=1), stream())
+    found = distinct(survey(t[None], stream()), 0)
     assert len(found.first) == 8
     assert torch.equal(t[found.first][found.inverse], t)
     for kind, first in enumerate(found.first.tolist()):
@@ -76,7 +81,7 @@ def test_gradients_from_distinct_rows():
     dy = torch.stack([pooled(), randn(256, 96)])
     x, w = randn(2, 256, 80, seed=4), randn(2, 96, 80, seed=5)
     dx, dw = torch.empty(2, 256, 80, dtype=x.dtype), torch.empty(2, 96, 80, dtype=x.dtype)
-    gradients(dy, row_norms(dy), stream(), of_x=(w, dx), of_w=(x, dw))
+    gradients(dy, survey(dy, stream()), of_x=(w, dx), of_w=(x, dw))
     near(dx, dy @ w)
     near(dw, dy.mT @ x)
 
