@@ -251,7 +251,10 @@ class Engine:
             return Cover(None, 0, None, ())
         centre = draw_centre(desk.key, self.label(), x_GRK, where)
         with desk.stats.timed("aside"):
-            return draw_cover(desk.scheme.hardening, x_GRK, where, centre)
+            cover = draw_cover(desk.scheme.hardening, x_GRK, where, centre)
+        desk.stats.add("filled", cover.filled)
+        desk.stats.add("unfilled", cover.unfilled)
+        return cover
 
     def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
         with self.desk.stats.timed("encode"):

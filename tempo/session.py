@@ -256,6 +256,9 @@ def _notes(config: Config, stats: Stats, public: Collection[str]) -> list[str]:
             f"{stats.count('repeated_dy')} gradients were computed here: too many of their rows repeat "
             f"(setting repeats)"
         )
+    if stats.count("unfilled"):
+        filled, left = stats.count("filled"), stats.count("unfilled")
+        out.append(f"features alike in all rows: {filled} filled, {left} left as they are (setting fill)")
     if config.scheme == "mixing" and config.key_shift:
         out.append("with key shift a worker can recognise a batch or a model it already knows")
     if not config.precision.full:

@@ -50,15 +50,26 @@ class Cover(Hidden):
     """Of one X. centre: c (G, 1, K) or None. size_G: norm of an added row. dead: columns to fill, by
     group."""
 
-    __slots__ = ("_dead", "_decoys", "_size_G", "centre")
+    __slots__ = ("_dead", "_decoys", "_size_G", "centre", "unfilled")
 
     def __init__(
-        self, centre_G1K: Tensor | None, decoys: int, size_G: Tensor | None, dead: Sequence[Tensor]
+        self,
+        centre_G1K: Tensor | None,
+        decoys: int,
+        size_G: Tensor | None,
+        dead: Sequence[Tensor],
+        unfilled: int = 0,
     ) -> None:
+        """unfilled: how many more there were to fill than may be."""
         self.centre = centre_G1K
         self._decoys = decoys
         self._size_G = size_G
         self._dead = tuple(dead)
+        self.unfilled = unfilled
+
+    @property
+    def filled(self) -> int:
+        return sum(len(index) for index in self._dead)
 
     @property
     def width(self) -> int:
@@ -80,11 +91,11 @@ class Cover(Hidden):
 
 def draw_cover(hardening: Hardening, x_GRK: Tensor, where: Selection, centre_G1K: Tensor | None) -> Cover:
     """How X is covered of which the rows `where` are sent."""
-    dead = [torch.empty(0, dtype=torch.int64)] * len(x_GRK)
+    dead, unfilled = [torch.empty(0, dtype=torch.int64)] * len(x_GRK), 0
     if hardening.fill:
-        dead = [
-            constant_columns(where.take(x_RK, 0))[: hardening.fill] for x_RK, where in _groups(x_GRK, where)
-        ]
+        found = [constant_columns(where.take(x_GRK, g)) for g in range(len(x_GRK))]
+        dead = [index[: hardening.fill] for index in found]
+        unfilled = sum(map(len, found)) - sum(map(len, dead))
     if not hardening.decoys and not any(len(index) for index in dead):
         return Cover(centre_G1K, 0, None, dead)
     size_G = torch.zeros(len(x_GRK), dtype=torch.float64)
@@ -96,7 +107,7 @@ def draw_cover(hardening: Hardening, x_GRK: Tensor, where: Selection, centre_G1K
             if centre_G1K is not None:
                 rows_RK -= centre_G1K[g]
             size_G[g] = hardening.decoy_size * rows_RK.square().sum(1).mean().sqrt()
-    return Cover(centre_G1K, hardening.decoys, size_G, dead)
+    return Cover(centre_G1K, hardening.decoys, size_G, dead, unfilled)
 
 
 def constant_columns(x_RK: Tensor) -> Tensor:
@@ -115,11 +126,6 @@ def _alike(x_RK: Tensor) -> Tensor:
     low, high = torch.aminmax(x_RK, dim=0)
     allowed = _CONSTANT * torch.finfo(x_RK.dtype).eps * torch.maximum(low.abs(), high.abs())
     return high - low <= allowed
-
-
-def _groups(x_GRK: Tensor, where: Selection) -> list[tuple[Tensor, Selection]]:
-    """Each group by itself."""
-    return [(x_GRK[g : g + 1], Selection((where.index[g],), where.total)) for g in range(len(x_GRK))]
 
 
 @final

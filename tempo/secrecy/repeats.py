@@ -24,7 +24,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import project
+from tempo.kernels import Hidden, project
 from tempo.secrecy.keys import Stream
 from tempo.secrecy.rows import row_norms
 
@@ -37,7 +37,7 @@ _WEIGHTS = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB)
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Distinct:
+class Distinct(Hidden):
     """Of one group. first (D,): where each distinct row stands first. inverse (R,): which one a row is."""
 
     first: Tensor
@@ -46,7 +46,7 @@ class Distinct:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Survey:
+class Survey(Hidden):
     """Of one operand: norms_GR and marks_GRP of its rows, float64. eps: of its dtype."""
 
     norms_GR: Tensor

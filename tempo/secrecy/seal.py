@@ -164,7 +164,7 @@ class RowKey(Hidden):
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Added:
+class Added(Hidden):
     """U Z^T: what is added to the rows of X on their way (tempo/secrecy/cover.py)."""
 
     u: Sequence[Tensor]

@@ -204,6 +204,17 @@ def test_forward_alone_shows_no_spectrum():
         assert session.report().rows[0].visible
 
 
+def test_features_that_stay_dead_are_noted():
+    x = torch.randn(128, 64)
+    x[:, :5] = 0
+    for fill, note in ((2, "2 filled, 3 left"), (5, None)):
+        with Session("cpu", fill=fill) as session, torch.no_grad():
+            mine = session.protect(model(), keep=["2"])
+            mine(x)
+            notes = " ".join(session.report().notes)
+        assert (note in notes) if note else ("filled" not in notes)
+
+
 def test_repeated_gradients_are_noted():
     mine = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10))
     with Session("cpu", repeats=0.5) as session:

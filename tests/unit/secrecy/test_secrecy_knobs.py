@@ -4,6 +4,9 @@ What workers see is what a spy kept. Norms and singular values of X' differ from
 coefficients, which is why thresholds on them are wide.
 """
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +19,7 @@ from tempo.secrecy.cover import constant_columns
 from tempo.secrecy.hardening import PLAIN, Hardening
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import scheme_from
-from tempo.secrecy.seal import FeatureKey, RowKey
+from tempo.secrecy.seal import Added, FeatureKey, RowKey
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 ALL = Hardening(deflate=8, decoys=4, fill=6, gain=16.0, repeats=0.5)
@@ -263,6 +266,21 @@ def test_gain_is_one_factor_per_basis():
             torch.testing.assert_close(gained.dual().encode(eye, 0), plain.dual().encode(eye, 0) / factor)
             torch.testing.assert_close(gained.decode(b, 0), eye)
             assert gained.condition == plain.condition
+
+
+@pytest.mark.security
+def test_nothing_of_it_is_printed_or_pickled():
+    """A cover, what is added and what was taken are as secret as a key."""
+    with House(hardening=ALL) as house:
+        _, ticket = house.forward(randn(256, 80, seed=1), parameter())
+        z = ticket.cover.directions(ticket.weight.key, randn(1, 256, 80))
+        u = ticket.kept[0].key.draws(z.shape[2], z.dtype)
+        hidden = [ticket.cover, ticket.weight.taken, Added(u, z, house.engine.desk.pool)]
+    for each in hidden:
+        assert repr(each) == f"{type(each).__name__}(hidden)"
+        for leave in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="never leaves its process"):
+                leave(each)
 
 
 # ---- what stays as it was --------------------------------------------------------------------------
