@@ -173,7 +173,7 @@ class Backward:
     @cached_property
     def _new_weight(self) -> SealedWeight:
         """W' under keys of this backward pass alone."""
-        return self._engine.fresh_weight(self._w_GNK, self._ticket.form_x.dtype)
+        return self._engine.fresh_weight(self._w_GNK, self._ticket.form_x.dtype, self._ticket.weight)
 
     def _fresh_dx(self, rows_GR: Tensor, weight: SealedWeight) -> list[GradientPiece]:
         """dX of these rows under fresh row keys; groups with too few rows are computed here."""

@@ -263,10 +263,11 @@ class Engine:
             self.desk.stats.add("encoded_w")
         return weight
 
-    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
-        """W' under keys that nothing else shares."""
+    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype, like: SealedWeight | None) -> SealedWeight:
+        """W' under keys that nothing else shares. like: an earlier W' of the same W."""
+        taken = None if like is None else like.taken
         with self.desk.stats.timed("encode"):
-            weight = self._weights.seal(w_GNK, sent)
+            weight = self._weights.seal(w_GNK, sent, None if taken is None else taken.subspace)
         self.desk.stats.add("encoded_w")
         return weight
 

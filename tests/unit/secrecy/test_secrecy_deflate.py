@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_secrecy_knobs import parameter, sizes
+from test_secrecy_knobs import parameter, sizes, step
 from test_secrecy_sent import House, key_of, randn
 
 from tempo.ops import Op
@@ -129,6 +129,10 @@ def test_an_epoch_begins_where_the_last_one_ended(monkeypatch):
         assert house.stats.count("deflated_w") == 3
         assert house.stats.seconds["deflate"] > 0
     assert [start is None for start in starts] == [True, False, True]
+    starts.clear()
+    with House(hardening=Hardening(deflate=4), key_shift=False) as house:
+        step(house, randn(128, 80), parameter(), randn(128, 96))
+    assert [start is None for start in starts] == [True, False], "the fresh W' of backward too"
     with House(hardening=PLAIN) as house:
         house.forward(randn(128, 80), parameter())
         assert "deflate" not in house.stats.seconds
