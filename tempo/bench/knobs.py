@@ -1,17 +1,20 @@
 """What each knob of `mixing` costs the master: one linear layer, forward and backward, setting by setting.
 
     memcpy_ratio = master seconds / seconds of a copy of X, Y, dY and dX
+    cpu_ratio = processor seconds of the master / those of that copy
 
 The other axis of a frontier of leakage against time, which the attack suite measures. A setting differs from
 the defaults in what its options say and in nothing else. W is new in every step, as in training, so it is
 encoded (and deflated, from the directions of the step before) every time. The least of several runs counts,
-and the copy is timed beside each setting.
+and the copy is timed beside each setting. Where others use the machine, wall times are theirs too: read
+cpu_ratio then. All threads of the master count in it, so one (OMP_NUM_THREADS=1) serves best.
 
 Axes: R rows, K in-features, N out-features.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,7 +27,7 @@ from tempo.bench.baselines import Step
 from tempo.bench.crew import Crew
 from tempo.bench.protected import Bench
 from tempo.bench.result import Row
-from tempo.bench.timing import Repeats, measure
+from tempo.bench.timing import Repeats, Work, measure
 from tempo.config import Config
 from tempo.errors import UsageError
 
@@ -115,7 +118,8 @@ def rows(
     IntegrityError where a reply was false.
 
     crew: by default one worker process, still while the master works. A device in this process saves its
-    start, and shares the master's cores with it where a layer has rows enough for several chunks.
+    start, but shares the master's cores where a layer has rows enough for several chunks, and leaves
+    cpu_seconds and cpu_ratio None, since its work cannot be told from the master's.
     """
     layer = layer or Layer()
     crew, repeats = crew or Crew.parse("1"), repeats or Repeats(least=3, most=7, seconds=1.5)
@@ -127,6 +131,7 @@ def _row(setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say)
     step = layer.step()
     with Bench(crew, scheme="mixing", **setting.options) as bench:
         found = bench.measure(step, repeats, setting.name)
+        cpu = None if crew.in_process else _cpu(bench, step, repeats.least)
         offloaded = any(row.offloaded for row in bench.session.report().rows)
     if not offloaded:
         raise UsageError(
@@ -135,6 +140,7 @@ def _row(setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say)
     elements = 2 * layer.rows * (layer.k + layer.n)
     source, target = torch.ones(elements), torch.ones(elements)
     copy = measure(lambda: target.copy_(source), repeats).low
+    copy_cpu = min(_process(lambda: target.copy_(source)) for _ in range(repeats.least))
     return {
         "setting": setting.name,
         "options": dict(setting.options),
@@ -144,7 +150,28 @@ def _row(setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say)
         "master_seconds_median": found.master.median,
         "memcpy_seconds": copy,
         "memcpy_ratio": found.master.low / copy,
+        "cpu_seconds": cpu,
+        "cpu_ratio": None if cpu is None else cpu / copy_cpu,
         "seconds": found.seconds.low,
         "bytes": round(found.sent + found.received),
         "repeats": found.master.count,
     }
+
+
+def _cpu(bench: Bench, step: Step, runs: int) -> float:
+    """Processor seconds of this process in a step, the least of several."""
+    model = bench.session.protect(step.module)
+    try:
+        took = []
+        for _ in range(runs + 1):
+            step.prepare()
+            took.append(_process(step.run))
+        return min(took[1:])
+    finally:
+        bench.session.unprotect(model)
+
+
+def _process(work: Work) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start

@@ -48,6 +48,15 @@ def test_every_setting_is_measured():
     assert by_name["wire bf16"]["bytes"] < 0.7 * step
 
 
+def test_processor_time_is_that_of_the_master_alone():
+    """A worker process does not count in it; one in this process could not be told apart."""
+    (row,) = rows([SETTINGS[0]], SMALL, Crew.parse("1"), ONCE)
+    assert 0 < row["cpu_seconds"] < 60
+    assert row["cpu_ratio"] > 0
+    (row,) = rows([SETTINGS[0]], SMALL, Crew.parse("cpu"), ONCE)
+    assert row["cpu_seconds"] is row["cpu_ratio"] is None
+
+
 def test_a_layer_that_stays_is_no_row():
     with pytest.raises(UsageError, match="stays in the TEE"):
         rows([SETTINGS[0]], Layer(rows=32, k=128, n=128), Crew.parse("cpu"), ONCE)
