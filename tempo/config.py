@@ -13,6 +13,7 @@ from tempo.fleet import FleetSettings
 from tempo.nn.placement import PLACES
 from tempo.ops import Arithmetic
 from tempo.secrecy.form import Precision
+from tempo.secrecy.hardening import Hardening
 from tempo.secrecy.scheme import SCHEMES, SHARES, Scheme, scheme_from
 
 #: Condition of a basis that a session accepts, by the least arithmetic: float32 results keep four digits
@@ -54,6 +55,23 @@ class Config:
     row_rounds: int = 2
     #: Magnitudes of secret coefficients are log-uniform in [1/spread, spread].
     spread: float = 2.0**0.5
+    #: Strongest directions of each W that stay in the TEE as a low-rank product (tempo/secrecy/deflate.py), 0
+    #: to 64, and never more than a quarter of the shorter side of W. Against public weights. This one and the
+    #: next five are knobs of mixing; docs/secrecy.md says what each buys and costs.
+    deflate: int = 0
+    #: Secret random directions added to each X and taken off its products, 0 to 64 (tempo/secrecy/cover.py).
+    #: Against public weights, and against up to as many exact linear constraints of X.
+    decoys: int = 0
+    #: Norm of what decoys and filled columns add to a row, in units of the rows' own, less the centre.
+    decoy_size: float = 1.0
+    #: Features that are alike in all rows (dead units) and get secret random entries, at most so many.
+    fill: int = 0
+    #: Each basis is as a whole larger by a secret factor, log-uniform in [1/gain, gain]: hides the absolute
+    #: size of operands. 1: none.
+    gain: float = 1.0
+    #: Share of rows of X or dY that may repeat within a group; with more the operation stays in the TEE.
+    #: 1: nobody looks.
+    repeats: float = 1.0
     #: Rows within which row permutations stay.
     chunk: int = 8192
     #: Operands sealed against one encoded W before W gets a fresh key. A changed W always does.
@@ -88,6 +106,12 @@ class Config:
         require(1 <= self.row_rounds <= 8, "row_rounds", "1 to 8")
         require(1.0 < self.spread <= 16.0, "spread", "more than 1 (signs alone hide nothing), at most 16")
         self._check_precision(require)
+        require(0 <= self.deflate <= 64, "deflate", "0 to 64 directions")
+        require(0 <= self.decoys <= 64, "decoys", "0 to 64 directions")
+        require(0.1 <= self.decoy_size <= 8.0, "decoy_size", "0.1 to 8 times the norm of a row")
+        require(0 <= self.fill <= 1024, "fill", "0 to 1024 features")
+        require(1.0 <= self.gain <= 1024.0, "gain", "1 to 1024")
+        require(0.0 <= self.repeats <= 1.0, "repeats", "a share, 0 to 1")
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
         require(1 <= self.probes <= 16, "probes", "1 to 16")
@@ -144,6 +168,12 @@ class Config:
             if getattr(self, f.name) != getattr(usual, f.name)
         }
 
+    @property
+    def hardening(self) -> Hardening:
+        """The knobs of mixing as the engine takes them."""
+        names = [knob.name for knob in fields(Hardening)]
+        return Hardening(**{name: getattr(self, name) for name in names})
+
     def make_scheme(self) -> Scheme:
         """How the bases of a session with these settings are drawn. Raises UsageError for scheme "shares",
         which has none."""
@@ -155,4 +185,5 @@ class Config:
             rounds=self.rounds,
             row_rounds=self.row_rounds,
             block=self.block,
+            hardening=self.hardening,
         )

@@ -60,7 +60,7 @@ def parts_from(
     fleet = Fleet(workers_from(workers, tls=tls), config.fleet, note)
     scheme, release, verifier = config.make_scheme(), fleet.release, Verifier(key, config.probes)
     desk = Desk(key, scheme, verifier, stats, ids, labels, release, config.precision, truth)
-    weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, truth)
+    weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, stats, truth)
     shift, fallback = config.key_shift, config.local_fallback
     engine = Engine(desk, fleet, weights, key_shift=shift, local_fallback=fallback)
     auto = Auto(lambda: calibrate(fleet, config, ids), config)

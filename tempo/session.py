@@ -17,6 +17,7 @@ from tempo.config import Config
 from tempo.config_file import read_config
 from tempo.errors import UsageError
 from tempo.fleet import Event, EventKind, TlsFiles, WorkerSpec, workers_from
+from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
 from tempo.nn.placement import Account, Never, Places, Rules
@@ -25,7 +26,7 @@ from tempo.parts import Workers, parts_from
 from tempo.plan.auto import Auto
 from tempo.plan.machine import Machine
 from tempo.report import Report
-from tempo.report.notes import session_notes
+from tempo.report.notes import session_notes, with_visible
 from tempo.secrecy.scheme import SHARES
 from tempo.sharing import Owners
 from tempo.stats import Stats
@@ -74,6 +75,7 @@ class Session:
         self._account = Account()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._caught: set[str] = set()
+        self._public: set[str] = set()
         self._closed = False
         self._tracing = False
         self._tls = tls
@@ -112,6 +114,7 @@ class Session:
         unsafe_offload: Iterable[str] = (),
         place: Mapping[str, str] | None = None,
         public: Iterable[str] = (),
+        require: Iterable[str] | None = None,
     ) -> M:
         """The same module, whose linear layers now run on the workers. No parameter is replaced.
 
@@ -122,7 +125,9 @@ class Session:
         measures the machine, for some seconds.
         public: names or patterns of modules whose weights, with all they hold, are public knowledge (the
         frozen base of a fine-tuned model). Scheme "shares" sends them in the clear; what is trained, or was
-        written to since, counts as secret again.
+        written to since, counts as secret again. Schemes that leak by that warn (PublicWeightsWarning).
+        require: codes of what may be visible to workers (`tempo.secrecy.visible.CODES`); a layer that shows
+        more is refused.
         Raises UnsupportedError (what, and what to do instead) before anything is changed.
         """
         if self._closed:
@@ -133,8 +138,14 @@ class Session:
         auto = "auto" in (self._config.placement, *place.values())
         if auto:
             self._planned()
-        protect(
-            model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place, public=public
+        self._public |= protect(
+            model,
+            self._interceptor,
+            keep=keep,
+            unsafe_offload=unsafe_offload,
+            place=place,
+            public=public,
+            consent=Consent(self._config, require),
         )
         if auto:
             try:
@@ -192,7 +203,7 @@ class Session:
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
-            rows=self._account.rows(),
+            rows=with_visible(self._account.rows(), self._config, self._public),
             encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
             encodings_without_key_shift=2 * stats.count("products"),
             bytes_sent=fleet.bytes_sent,
@@ -204,7 +215,7 @@ class Session:
             quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
-            notes=session_notes(self._config, stats, self._fleet, truth=self._truth is not None),
+            notes=self._notes(),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -227,6 +238,10 @@ class Session:
         UsageError for another key or other parts, and then nothing was changed.
         """
         return self._checkpoints.resume(Path(path), key, parts)
+
+    def _notes(self) -> list[str]:
+        truth = self._truth is not None
+        return session_notes(self._config, self._stats, self._fleet, public=self._public, truth=truth)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:

@@ -138,8 +138,8 @@ class Account:
     def rows(self) -> list[OpRow]:
         with self._lock:
             return [
-                OpRow(module, operation, shape, reason is None, reason or "", *row)
-                for (module, operation, shape, reason), row in self._rows.items()
+                OpRow(module, operation, shape, reason is None, reason or "", calls, forward, backward)
+                for (module, operation, shape, reason), (calls, forward, backward) in self._rows.items()
             ]
 
 

@@ -5,7 +5,7 @@ Nothing is replaced but the way `forward` is called: same modules, same paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import update_wrapper
 from typing import Any, final
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tempo.errors import UnsupportedError, UsageError
+from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor, recurrent
 from tempo.nn.placement import NEVER, PLACES
 
@@ -87,7 +88,8 @@ def protect(
     unsafe_offload: Iterable[str],
     place: Mapping[str, str],
     public: Iterable[str] = (),
-) -> None:
+    consent: Consent | None = None,
+) -> set[str]:
     """Wrap every submodule of `model`.
 
     keep: names or patterns ("encoder.*") of modules that stay in the TEE with all they hold.
@@ -95,6 +97,8 @@ def protect(
     where several match, the last one counts.
     unsafe_offload: names of layers to offload although they would stay for secrecy's sake.
     public: names or patterns of modules whose weights, with all they hold, are public knowledge.
+    consent: asked whether what workers will see of each layer is allowed.
+    Returns the labels, as reports name modules, of those with public weights.
     Raises UsageError and UnsupportedError before anything is changed.
     """
     if not isinstance(model, nn.Module):
@@ -113,6 +117,9 @@ def protect(
     last = _classifier(names)
     if last is not None and last not in offloaded:
         reasons.setdefault(last, _CLASSIFIER)
+    if consent is not None:
+        stay = {name for name, where in places.items() if where == "never"} | set(reasons)
+        consent.ask(_sent(names, stay), {_label(name, names[name]) for name in known})
     sent = {id(p) for name in offloaded for p in names[name].parameters()}
     embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
     never = [(names[name], NEVER) for name, where in places.items() if where == "never"]
@@ -124,10 +131,11 @@ def protect(
     )
     for name, module in names.items():
         if _has_forward(module):
-            label = name or type(model).__name__
+            label = _label(name, module)
             module.__dict__["forward"] = ProtectedForward(
                 module.forward, interceptor, label, reasons.get(name), places.get(name), parameters
             )
+    return {_label(name, names[name]) for name in known}
 
 
 def unprotect(model: nn.Module) -> None:
@@ -138,6 +146,21 @@ def unprotect(model: nn.Module) -> None:
             del module.__dict__["forward"]
             if getattr(wrapped._forward, "__func__", None) is not type(module).forward:
                 module.__dict__["forward"] = wrapped._forward
+
+
+def _label(name: str, module: nn.Module) -> str:
+    """What reports call a module."""
+    return name or type(module).__name__
+
+
+def _sent(names: Mapping[str, nn.Module], stay: Container[str]) -> list[str]:
+    """Labels of modules with a weight matrix that may leave the TEE."""
+    found = []
+    for name, module in names.items():
+        matrix = any(p.ndim >= 2 for p in module.parameters(recurse=False))
+        if matrix and name not in stay and not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            found.append(_label(name, module))
+    return found
 
 
 def _matching(names: Iterable[str], patterns: Iterable[str], option: str) -> set[str]:
