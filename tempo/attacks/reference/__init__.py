@@ -1,0 +1,25 @@
+"""The reference runs: real data and real models, so that an attack's success here means something.
+
+    images     a small CNN from scratch on real images
+    mlp        a perceptron from scratch on the same, every layer but the last at the workers
+    head       the same, the last layer offloaded against better advice
+    finetune   a pre-trained encoder fine-tuned on real e-mails; its first weights are public
+    text       a small language model whose weights are public, asked and fine-tuned
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tempo.attacks.reference.finetune import finetune
+from tempo.attacks.reference.images import cnn, head, mlp
+from tempo.attacks.reference.subject import Phase, Public, Subject
+from tempo.attacks.reference.text import text
+from tempo.fetch import Say
+
+#: How each is made. Raises DataError where its data cannot be had.
+REFERENCES: Final[Mapping[str, Callable[[Say], Subject]]] = MappingProxyType(
+    {"images": cnn, "mlp": mlp, "head": head, "finetune": finetune, "text": text}
+)
+
+__all__ = ["REFERENCES", "Phase", "Public", "Subject"]
