@@ -1,8 +1,8 @@
 """A pre-trained MiniLM (BERT) fine-tuned on real e-mails, wanted or not. Its first weights are public.
 
-The class is read from the first token's state (CLS pooling). Three of its six layers leave the TEE, the first,
-one in the middle and the last, which keeps recordings small; a layer is four products of 384 x 384 and two of
-384 x 1536.
+The class is read from the first token's state (CLS pooling). Three of its six layers leave the TEE (the
+first, one in the middle and the last), which keeps recordings small; a layer is four products of 384 x 384
+and two of 384 x 1536.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from tempo.errors import UsageError
 from tempo.fetch import Say
 
 _LENGTH: Final = 64
+#: Of a text: more than its first tokens need.
+_CHARACTERS: Final = 2000
 _BATCH: Final = 8
 _EACH: Final = 600
 _STEPS: Final = 30
@@ -58,7 +60,7 @@ def finetune(say: Say) -> Subject:
     name, texts, labels = mails(say, _EACH)
     tokenizer.enable_truncation(_LENGTH)
     tokenizer.enable_padding(length=_LENGTH)
-    x = torch.tensor([encoded.ids for encoded in tokenizer.encode_batch(texts)])
+    x = torch.tensor([encoded.ids for encoded in tokenizer.encode_batch([t[:_CHARACTERS] for t in texts])])
     y = torch.tensor(labels)
     half = len(x) // 2
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
@@ -83,7 +85,7 @@ def finetune(say: Say) -> Subject:
         model=model,
         loss=loss,
         phases=(Phase(tuple(run)),),
-        public=Public(weights, *take(given), tuple(decoys)),
+        public=Public(weights, x[given], y[given], tuple(decoys)),
         optimizer=_adam,
         keep=_KEPT,
     )

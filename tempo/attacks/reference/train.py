@@ -1,4 +1,4 @@
-"""Plain training in the TEE, once: trained weights are kept in the user's cache, by a digest of what made them."""
+"""Plain training in the TEE, once: trained weights are cached, by a digest of what made them."""
 
 from __future__ import annotations
 
