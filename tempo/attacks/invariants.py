@@ -53,8 +53,9 @@ def _spread(values: Tensor) -> Tensor:
 
 def _kurtosis(t: Tensor) -> Tensor:
     square = t.square()
-    fourth: Tensor = square.square().mean(1)
-    return fourth.div(square.mean(1).square().clamp(min=_TINY))
+    below: Tensor = square.mean(1).square().clamp(min=_TINY)
+    out: Tensor = square.square().mean(1) / below
+    return out
 
 
 def _cosines(t: Tensor) -> Tensor:
