@@ -61,4 +61,4 @@ def _kurtosis(t: Tensor) -> Tensor:
 def _cosines(t: Tensor) -> Tensor:
     """Largest |cosine| of each row with another."""
     unit = t / t.norm(dim=1, keepdim=True).clamp(min=_TINY)
-    return (unit @ unit.mT).fill_diagonal_(0).abs().max(1).values
+    return torch.amax((unit @ unit.mT).fill_diagonal_(0).abs(), 1)
