@@ -2,7 +2,7 @@
 
     dW = dY^T X        every row of dW is a mixture of the rows of X, one coefficient for each example
 
-    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing.py), unless W'
+    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing_columns.py), unless W'
        lies near W0 as it is.
     2. Rows of dW' span the space of the batch's rows: whiten it, to as many directions as there are examples.
     3. Independent components along the features: pictures are far from Gaussian, mixtures less so (FastICA;
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing import placed, unmixed
+from tempo.attacks.placing_columns import placed, unmixed
 from tempo.attacks.transcript import Transcript
 
 _OPERANDS: Final = 6

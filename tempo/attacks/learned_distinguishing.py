@@ -1,7 +1,7 @@
 """Attack 15b: a classifier that was trained on runs of the attacker's own tells which kind was run.
 
     1. Seal examples of every kind under keys of one's own: batches of one class, or the candidate models.
-    2. Take numbers that permutations do not change (tempo/attacks/invariants.py) of each sealed operand.
+    2. Take numbers that permutations do not change (tempo/attacks/permutation_invariants.py) of each sealed operand.
     3. Train on them: linear discriminant and extremely randomised trees, probabilities averaged.
     4. Classify what the worker saw.
 
@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
-from tempo.attacks.invariants import invariants
 from tempo.attacks.knowledge import OwnRuns
+from tempo.attacks.permutation_invariants import invariants
 from tempo.attacks.transcript import Transcript
 
 #: Sealed examples of each kind that are trained on, and entries in all of them.

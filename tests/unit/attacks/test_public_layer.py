@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from tempo.attacks import NothingToAttack, Transcript
 from tempo.attacks.gradient_inversion import GradientInversion
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing import placed, unmixed
+from tempo.attacks.placing_columns import placed, unmixed
 from tempo.attacks.reference.own import Sealer, Step
 from tempo.attacks.score.gradient_inversion import GradientInversionScorer
 from tempo.attacks.score.tokens import TokensScorer
