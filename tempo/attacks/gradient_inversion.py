@@ -2,8 +2,8 @@
 
     dW = dY^T X        every row of dW is a mixture of the rows of X, one coefficient for each example
 
-    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing_columns.py), unless W'
-       lies near W0 as it is.
+    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing_columns.py),
+       unless W' lies near W0 as it is.
     2. Rows of dW' span the space of the batch's rows: whiten it, to as many directions as there are examples.
     3. Independent components along the features: pictures are far from Gaussian, mixtures less so (FastICA;
        the cocktail-party attack, Kariyappa et al., arXiv 2209.05578). One row, or few, come out exactly.

@@ -1,7 +1,7 @@
 """Attack 15b: a classifier that was trained on runs of the attacker's own tells which kind was run.
 
     1. Seal examples of every kind under keys of one's own: batches of one class, or the candidate models.
-    2. Take numbers that permutations do not change (tempo/attacks/permutation_invariants.py) of each sealed operand.
+    2. Take numbers that permutations do not change (permutation_invariants.py) of each sealed operand.
     3. Train on them: linear discriminant and extremely randomised trees, probabilities averaged.
     4. Classify what the worker saw.
 

@@ -1,8 +1,8 @@
 """Attack 16: which tokens were read, from what the first layer of a public language model receives.
 
     1. Candidates: the state of every token (at every position) in the public model, which anyone computes.
-    2. Columns: as they come, and with the public weight placed (tempo/attacks/placing_columns.py). The version whose
-       rows look most like candidates is kept.
+    2. Columns: as they come, and with the public weight placed (placing_columns.py). The version whose rows
+       look most like candidates is kept.
     3. A row's token is that of the candidate with the largest |cosine|, with and without the common mean.
     4. Equal tokens at equal positions give equal rows: parallel rows of X' form a cluster, whose rows take
        the token that most of them got. Clusters are a guess of their own: they need no model.

@@ -140,8 +140,8 @@ def _result(
     if transcript is not None:
         if len(variants) != 1:
             raise UsageError("--transcript was recorded under one scheme: say which, with --scheme")
-        recording = recording_in(transcript, truth)
-        return run_on_recording(entries, variants[0], "transcript", recording, clock, screen)
+        recording = recording_in(transcript, truth, variants[0])
+        return run_on_recording(entries, "transcript", recording, clock, screen)
     if script is not None:
         return run(of_script(script, steps, entries, variants), clock, screen)
     return run(of_references(reference, entries, variants, fast=fast), clock, screen)

@@ -9,6 +9,7 @@
 
     mlp   784-256-256-256-10, ReLU; everything but the head leaves, the first layer too
     head  the same with the head offloaded against better advice: what attack 3 shows
+    kinds the same, asked only, with batches of one kind of image each
 
 Each is run at its random start and late in training. One half of the training images is secret, the other is
 what the attacker has.
@@ -32,6 +33,10 @@ _TRAIN_BATCH: Final = 64
 #: Images of the public half that the attacker is given.
 _PUBLIC: Final = 8192
 _DECOYS: Final = 24
+#: Two that look alike.
+_KINDS: Final = (3, 8)
+_KIND_BATCH: Final = 64
+_KIND_RUNS: Final = 80
 
 
 @final
@@ -98,6 +103,36 @@ def head(say: Say) -> Subject:
         unsafe_offload=(last,),
         options={"min_size": 8, "unsafe_small": True},
     )
+
+
+def kinds(say: Say) -> Subject:
+    """Raises DataError."""
+    subject = mlp(say)
+    images = load_images(None, say)
+    halves = [_of_kind(images, kind) for kind in _KINDS]
+    # One kind and the other, in turns.
+    batches = [
+        (x, torch.full((len(x),), kind))
+        for parts in zip(*(secret.split(_KIND_BATCH) for secret, _ in halves), strict=False)
+        for kind, x in zip(_KINDS, parts, strict=True)
+    ]
+    full = [batch for batch in batches if len(batch[0]) == len(batches[0][0])][:_KIND_RUNS]
+    inputs = torch.cat([public for _, public in halves])
+    labels = torch.cat([torch.full((len(public),), i) for i, (_, public) in enumerate(halves)])
+    return replace(
+        subject,
+        name="kinds",
+        title=f"{subject.title}, asked with batches of one kind of image",
+        phases=(Phase(tuple(full), subject.phases[-1].state, training=False),),
+        public=Public(inputs=inputs, labels=labels),
+    )
+
+
+def _of_kind(images: ImageSet, kind: int) -> tuple[Tensor, Tensor]:
+    """Images of one kind: the secret half, and what the attacker has."""
+    found = images.train_x[images.train_y == kind]
+    secret, public = found.tensor_split(2)
+    return secret, public[:_PUBLIC]
 
 
 def _subject(

@@ -28,7 +28,8 @@ _WORDS: Final = 2048
 _STEPS: Final = 200
 _TRAIN_BATCH: Final = 32
 _BATCH: Final = 16
-_ASKED: Final = 2
+#: Many requests meet one W.
+_ASKED: Final = 12
 _STEPPED: Final = 2
 _PUBLIC: Final = 256
 _DECOYS: Final = 24

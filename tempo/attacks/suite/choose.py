@@ -92,9 +92,9 @@ def of_script(name: str, steps: int, entries: Sequence[Entry], variants: Sequenc
     return Plan({subject.name: entries}, {subject.name: lambda say: subject}, variants)
 
 
-def recording_in(folder: Path, truth: Path | None) -> Recording:
+def recording_in(folder: Path, truth: Path | None, variant: Variant) -> Recording:
     """folder: a recording, or several in folders of their own (workers that collude).
     Raises DataError where nothing was recorded, or there is no truth to judge by."""
     parts = sorted(part for part in folder.glob("*") if part.is_dir() and part.name.startswith("worker"))
     transcript = Transcript.read(*(parts or [folder]))
-    return Recording(transcript, Truth(truth) if truth is not None else truth_of(folder))
+    return Recording(variant, transcript, Truth(truth) if truth is not None else truth_of(folder))

@@ -29,6 +29,7 @@ _THREE_BY_THREE: Final = (3, 3)
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
+    variant: Variant
     transcript: Transcript
     truth: Truth
 
@@ -41,7 +42,7 @@ def record(subject: Subject, variant: Variant, folder: Path) -> Recording:
         session.protect(model, keep=subject.keep, unsafe_offload=subject.unsafe_offload)
         for phase in subject.phases:
             _run(subject, model, phase)
-    return Recording(transcript_of(folder), truth_of(folder))
+    return Recording(variant, transcript_of(folder), truth_of(folder))
 
 
 def _run(subject: Subject, model: nn.Module, phase: Phase) -> None:

@@ -112,27 +112,24 @@ class _Suite:
                 recording = record(subject, variant, Path(folder))
                 side = side or SideKnowledge(subject, architecture_of(recording, subject.model))
                 for entry in entries:
-                    self._attack(entry, variant, name, recording, side, undefended)
+                    self._attack(entry, name, recording, side, undefended)
 
-    def attack_recording(
-        self, entries: Sequence[Entry], variant: Variant, name: str, recording: Recording
-    ) -> None:
+    def attack_recording(self, entries: Sequence[Entry], name: str, recording: Recording) -> None:
         """One that was made elsewhere: without side knowledge besides the architecture, and without an
         undefended score."""
         side = SideKnowledge(None, architecture_of(recording, None))
         for entry in entries:
-            self._attack(entry, variant, name, recording, side, {})
+            self._attack(entry, name, recording, side, {})
 
     def _attack(
         self,
         entry: Entry,
-        variant: Variant,
         name: str,
         recording: Recording,
         side: SideKnowledge,
         undefended: Undefended,
     ) -> None:
-        attack = entry.attack
+        attack, variant = entry.attack, recording.variant
         self._watcher.running(f"{name}, {variant}: {attack.name}")
         seconds = self._clock.share_s(self._left)
         self._left -= 1
@@ -140,10 +137,11 @@ class _Suite:
         try:
             if seconds <= 0:
                 raise OutOfTime
+            # Made once for all attacks that take it, so that the first of them does not pay for it.
+            knowledge = side.of(attack.knowledge, recording)
+            if knowledge is None:
+                raise NothingToAttack(f"{name} has no {NEEDS.get(attack.knowledge, 'such knowledge')}")
             with deadline(seconds):
-                knowledge = side.of(attack.knowledge, recording)
-                if knowledge is None:
-                    raise NothingToAttack(f"{name} has no {NEEDS.get(attack.knowledge, 'such knowledge')}")
                 guess = attack.run(recording.transcript, knowledge)
                 trials = entry.scorer.score(guess, recording.truth)
                 pictures = entry.scorer.pictures(guess, recording.truth)[:_PICTURES]
@@ -172,19 +170,14 @@ class _Suite:
 
 
 def run_on_recording(
-    entries: Sequence[Entry],
-    variant: Variant,
-    name: str,
-    recording: Recording,
-    clock: Clock,
-    watcher: Watcher,
+    entries: Sequence[Entry], name: str, recording: Recording, clock: Clock, watcher: Watcher
 ) -> Result:
     """Attacks on a transcript that was recorded elsewhere, judged by the truth that was kept beside it."""
     start = time.monotonic()
     result = Result(subjects={name: "a recorded transcript"})
     watcher.begin(len(entries))
-    plan = Plan({name: entries}, {}, [variant])
-    _Suite(plan, clock, watcher, result).attack_recording(entries, variant, name, recording)
+    plan = Plan({name: entries}, {}, [recording.variant])
+    _Suite(plan, clock, watcher, result).attack_recording(entries, name, recording)
     result.seconds = time.monotonic() - start
     return result
 

@@ -6,31 +6,38 @@ skipped, with what it needs.
 
 from __future__ import annotations
 
-import copy
-import tempfile
 from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tempo.attacks.knowledge import Candidates, KnownPlaintext, LayerFacts, Nothing, PublicData, PublicWeights
+from tempo.attacks.knowledge import (
+    Candidates,
+    KnownPlaintext,
+    LayerFacts,
+    Nothing,
+    OwnRuns,
+    PublicData,
+    PublicLayer,
+    PublicWeights,
+)
 from tempo.attacks.reference.subject import Batch, Subject
+from tempo.attacks.suite.layer import own_runs, public_layer
+from tempo.attacks.suite.plain import Operands, operands
 from tempo.attacks.suite.recording import Recording, known_batch
-from tempo.attacks.suite.variant import UNDEFENDED
-from tempo.attacks.truth import Truth
-from tempo.session import Session
-from tempo.truth import SUFFIX
 
 #: Memory that plain operands of candidates may take.
-_MOST_BYTES: Final = 400 << 20
-_LEAST: Final = 2
+_MOST_BYTES: Final = 600 << 20
+#: Public inputs that covariances are taken of.
+_SAMPLE: Final = 64
 
-NEEDS: Final[dict[type[Nothing], str]] = {
+NEEDS: Final[Mapping[type[Nothing], str]] = {
     PublicWeights: "public weights",
     PublicData: "public data of the same distribution",
+    PublicLayer: "public data of the same distribution",
+    OwnRuns: "public data of the same distribution",
     Candidates: "candidate batches",
     KnownPlaintext: "known plaintext",
 }
@@ -55,34 +62,46 @@ class SideKnowledge:
         public = subject.public
         if kind is PublicWeights and public.weights is not None:
             return PublicWeights(architecture, public.weights, self.covariance)
-        if kind is PublicData and public.inputs is not None:
-            return PublicData(architecture, public.inputs, public.labels)
         if kind is Candidates and public.decoys:
             return Candidates(architecture, self.candidates)
+        if public.inputs is None:
+            return None
+        if kind is PublicData:
+            return PublicData(architecture, public.inputs, public.labels)
+        if kind is PublicLayer:
+            return public_layer(subject, architecture)
+        if kind is OwnRuns:
+            return own_runs(subject, architecture, recording.variant)
         return None
 
     @cached_property
     def candidates(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Batches that were run, and decoys, in an order of their own: plain X of each layer, (T, K)."""
+        """Batches that were run, and decoys, in an order of their own: of each layer X (T, K), W (N, K) and
+        dY (T, N), of its first group. As many decoys as there is memory for."""
         subject = self._the_subject
-        batches = (*subject.phases[-1].batches, *subject.public.decoys)
+        training = subject.phases[-1].training
         made: list[tuple[Tensor, ...]] = []
+        weights: dict[str, Tensor] = {}
         size = 0
-        for batch in batches:
-            made.append(tuple(self._operands(batch).values()))
-            size += sum(t.numel() * t.element_size() for t in made[-1])
-            if size > _MOST_BYTES and len(made) >= _LEAST * len(subject.phases[-1].batches):
+        for number, batch in enumerate((*subject.batches, *subject.public.decoys)):
+            if size > _MOST_BYTES and number >= len(subject.batches):
                 break
+
+            found = operands(subject, partial(_lost, subject, batch), gradients=training)
+            made.append(tuple(t for name, each in found.items() for t in _triple(name, each, weights)))
+            size += sum(each.nbytes for each in found.values())
         order = torch.randperm(len(made), generator=torch.Generator().manual_seed(7))
         return tuple(made[i] for i in order.tolist())
 
     @cached_property
     def covariance(self) -> Mapping[str, Tensor] | None:
         """Covariance (K, K) of each layer's X on public data, over rows of all groups; by parameter."""
-        decoys = self._the_subject.public.decoys
-        if not decoys:
+        inputs = self._the_subject.public.inputs
+        if inputs is None:
             return None
-        return {name: torch.cov(x.T.double()).float() for name, x in self._operands(decoys[0]).items()}
+        sample = inputs[:_SAMPLE]
+        found = operands(self._the_subject, lambda model: model(sample), gradients=False)
+        return {name: torch.cov(torch.cat(each.x).T.double()).float() for name, each in found.items()}
 
     @property
     def _the_subject(self) -> Subject:
@@ -90,29 +109,12 @@ class SideKnowledge:
             raise AssertionError("a bare transcript has no public data")
         return self._subject
 
-    def _operands(self, batch: Batch) -> dict[str, Tensor]:
-        """Plain X (T, K) of each layer by parameter, under the weights that the last phase begins with:
-        the attacker's own forward pass, in the clear."""
-        subject = self._the_subject
-        model = copy.deepcopy(subject.model)
-        state = subject.public.weights or subject.phases[-1].state
-        if state is not None:
-            model.load_state_dict(state)
-        with tempfile.TemporaryDirectory(prefix="tempo-candidate-") as name:
-            folder = Path(name)
-            options = {**subject.options, "scheme": UNDEFENDED}
-            with Session("cpu", unsafe_truth=folder, **options) as session, torch.no_grad():
-                session.protect(model, keep=subject.keep, unsafe_offload=subject.unsafe_offload)
-                subject.loss(model, batch)
-            truth = Truth(folder)
-            ids = sorted(int(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
-            # The chunks of one X follow one another: groups first, then chunks.
-            parts: dict[str, list[list[Tensor]]] = {}
-            for id_ in ids:
-                about = truth.of(id_)
-                if about.kind == "x":
-                    parts.setdefault(about.weight, []).append(about.groups)
-        return {
-            weight: torch.cat([torch.cat(group) for group in zip(*chunks, strict=True)])
-            for weight, chunks in parts.items()
-        }
+
+def _lost(subject: Subject, batch: Batch, model: nn.Module) -> Tensor:
+    return subject.loss(model, batch)
+
+
+def _triple(name: str, each: Operands, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """weights: kept once, since all candidates meet the same."""
+    dy = each.dy[0] if each.dy and len(each.dy[0]) == len(each.x[0]) else torch.empty(0)
+    return each.x[0].clone(), weights.setdefault(name, each.w[0].clone()), dy.clone()

@@ -12,7 +12,15 @@ import pytest
 import torch
 from planted import Faulty, Greedy, NoScorer, Quiet, Reading, ReadingScorer, Slow, batches_of, model_of, tiny
 
-from tempo.attacks.knowledge import Candidates, KnownPlaintext, Nothing, PublicData, PublicWeights
+from tempo.attacks.knowledge import (
+    Candidates,
+    KnownPlaintext,
+    Nothing,
+    OwnRuns,
+    PublicData,
+    PublicLayer,
+    PublicWeights,
+)
 from tempo.attacks.record import recorded
 from tempo.attacks.registry import Entry, Visible
 from tempo.attacks.suite.clock import Clock, OutOfTime, deadline
@@ -176,12 +184,28 @@ def test_the_architecture_is_that_of_the_model(recording) -> None:
 def test_candidates_are_what_would_have_been_sent(recording) -> None:
     subject, made, side = recording
     candidates = side.of(Candidates, made).operands
-    assert len(candidates) == 2 + 3
-    weights = subject.model[0]
-    truths = [batch[0] for batch in (*subject.phases[-1].batches, *subject.public.decoys)]
-    for first, second in candidates:
-        (x,) = [x for x in truths if torch.equal(x, first)]
-        assert torch.allclose(second, torch.relu(weights(x)), atol=1e-5)
+    assert len(candidates) == 3 + 3
+    truths = [batch for batch in (*subject.batches, *subject.public.decoys)]
+    for x0, w0, dy0, x1, w1, dy1 in candidates:
+        (batch,) = [batch for batch in truths if torch.equal(batch[0], x0)]
+        model = model_of()
+        subject.loss(model, batch).backward()
+        assert torch.allclose(x1, torch.relu(model[0](x0)), atol=1e-5)
+        assert torch.allclose(dy0.T @ x0, model[0].weight.grad, atol=1e-5)
+        assert torch.allclose(dy1.T @ x1, model[2].weight.grad, atol=1e-5)
+        assert torch.equal(w0, model[0].weight)
+        assert torch.equal(w1, model[2].weight)
+
+
+def test_rows_of_the_first_layer_and_runs_of_ones_own(recording) -> None:
+    subject, made, side = recording
+    layer, own = side.of(PublicLayer, made), side.of(OwnRuns, made)
+    assert torch.equal(layer.rows, subject.public.inputs)
+    assert own.rows.shape == (288, 1, 80)
+    first, second = own.seal_rows(own.rows[:64, 0]), own.seal_rows(own.rows[:64, 0])
+    assert torch.equal(first, second)  # of unsafe_none, under which this was recorded
+    hidden = side.of(OwnRuns, replace(made, variant=Variant("mixing"))).seal_rows(own.rows[:64, 0])
+    assert not torch.allclose(hidden, first, atol=0.5)
 
 
 def test_known_plaintext_is_one_batch_only(recording) -> None:
@@ -215,14 +239,14 @@ def test_a_transcript_recorded_elsewhere(tmp_path) -> None:
         torch.nn.functional.cross_entropy(model(x), y).backward()
     from tempo.attacks.suite.choose import recording_in
 
-    made = recording_in(tmp_path, None)
+    made = recording_in(tmp_path, None, Variant("unsafe_none"))
     entries = [READING, Entry(Greedy(), NoScorer(), ())]
-    result = run_on_recording(entries, Variant("unsafe_none"), "transcript", made, Clock(60, 60), Quiet())
+    result = run_on_recording(entries, "transcript", made, Clock(60, 60), Quiet())
     reading, greedy = result.rows
     assert reading.finding.score == 1.0
     assert "has no public weights" in greedy.why
     with pytest.raises(DataError, match="unsafe_truth"):
-        recording_in(tmp_path / "worker-0", None)
+        recording_in(tmp_path / "worker-0", None, Variant("mixing"))
 
 
 # ---- variants --------------------------------------------------------------------------------------
