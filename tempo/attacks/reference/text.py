@@ -27,7 +27,7 @@ _CONTEXT: Final = 64
 _WORDS: Final = 2048
 _STEPS: Final = 200
 _TRAIN_BATCH: Final = 32
-_BATCH: Final = 16
+_BATCH: Final = 8
 #: Many requests meet one W.
 _ASKED: Final = 12
 _STEPPED: Final = 2
