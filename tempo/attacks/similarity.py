@@ -1,0 +1,205 @@
+"""Attack 13: what no change of basis alters, and which candidate it names.
+
+Under key shift a gradient lives in the dual basis, so products of an operand and its gradient are similar to
+the plain ones, whatever the basis:
+
+    X'^T dX' = B X^T dX B^-1      Y'^T dY' = C Y^T dY C^-1      W'^T dW' = B* W^T dW B^T
+
+and all three have one and the same spectrum (but for zeros): X^T dX = X^T dY W and Y^T dY = W X^T dY differ
+by the order of factors. So one product is taken, the smallest, and its eigenvalues are compared with each
+candidate's. Passes that met one W' (shards, chunks) add up.
+
+The owner's centring, X - 1 c^T, adds a rank of one: M = M0 - p q^T with p = W^T dY^T 1 known and q = c - mean
+unknown but small. An eigenvalue l of M then is one for which
+
+    q^T (M0 - l)^-1 p = 1        (from det(M0 - l - p q^T) = det(M0 - l) (1 - q^T (M0 - l)^-1 p))
+
+which is linear in q: the candidate that explains what was seen with the smallest q was run. Without centring
+the true one needs no q at all.
+
+Without gradients there is no such invariant. What is left are singular values of X', which coefficients bend
+by more than one batch differs from another: logarithms are compared, less their mean and slope.
+
+A candidate is what would have been sent: for each layer in order of first use X (T, K), W (N, K) and dY
+(T, N) of one group, made by `candidate`. An empty tensor stands for what is not known of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.knowledge import Candidates
+from tempo.attacks.transcript import Pass, Transcript
+from tempo.ops import Op
+
+#: Eigenvalues and singular values that are compared, and W' that are looked at, in order of time.
+VALUES: Final = 24
+OPERANDS: Final = 120
+#: Directions of q that eigenvalues say less than this about, relative to the clearest, are left at zero.
+_RANK: Final = 1e-3
+
+
+def candidate(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, ...]:
+    """What `Candidates.operands` holds for one candidate, from (X, W, dY) of each layer."""
+    return tuple(t.detach() for layer in layers for t in layer)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """Of one W': candidates by distance, nearest first; by the spectrum of products with gradients, and by
+    singular values alone. None where it could not be told.
+
+    layer: its place in the candidates. x_ids: the X' that met it. known: the candidates' X of this layer.
+    """
+
+    w_id: int
+    layer: int
+    x_ids: tuple[int, ...]
+    by_spectrum: Tensor | None
+    by_values: Tensor | None
+    known: tuple[Tensor, ...]
+
+
+@final
+class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
+    name = "similarity"
+    number = 13
+    title = "Similarity invariants name a known batch or model"
+    adversary = "one worker that keeps what it computed"
+    side_knowledge = "candidate batches and a model near the secret one, or candidate models and the batch"
+    knowledge = Candidates
+    metric = "top-1 identification among the candidates"
+    compute = "one spectrum for each candidate and layer: seconds"
+
+    def run(self, transcript: Transcript, knowledge: Candidates) -> list[Ranked]:
+        layers = transcript.layers()[:OPERANDS]
+        if not knowledge.operands or not layers:
+            raise NothingToAttack("candidates, and forward products to compare them with, are needed")
+        depth = min(len(each) for each in knowledge.operands) // 3
+        if depth == 0 or any(len(each) != 3 * depth for each in knowledge.operands):
+            raise NothingToAttack("each candidate is X, W and dY of every layer: see `candidate`")
+        spectra: dict[int, list[list[Expected]]] = {}
+        values: dict[int, list[Tensor]] = {}
+        out, loose = [], _loose(transcript)
+        for i, passes in enumerate(layers):
+            layer = i % depth
+            of = [c[3 * layer : 3 * layer + 3] for c in knowledge.operands]
+            if any(x.numel() == 0 for x, _, _ in of):
+                continue
+            if layer not in values:
+                values[layer] = [_values(x.double() - x.double().mean(0)) for x, _, _ in of]
+                complete = all(w.numel() and dy.numel() for _, w, dy in of)
+                spectra[layer] = [_expected(*triple) for triple in of] if complete else []
+            mine = _seen(passes, loose.get(passes[0].w_id or 0, []))
+            out.append(
+                Ranked(
+                    passes[0].w_id or 0,
+                    layer,
+                    tuple(p.x_id for p in passes),
+                    _nearest(mine, spectra[layer]) if mine is not None and spectra[layer] else None,
+                    _by_values(passes, values[layer]),
+                    tuple(x for x, _, _ in of),
+                )
+            )
+        if not out:
+            raise NothingToAttack("no candidate says what X any layer would have met")
+        return out
+
+
+def _loose(transcript: Transcript) -> dict[int, list[Tensor]]:
+    """dY' that met a W' and no X', by that W'."""
+    met = {s.left_id for s in transcript.seen if s.op is Op.GRAD_W}
+    out: dict[int, list[Tensor]] = {}
+    for s in transcript.seen:
+        if s.op is Op.GRAD_X and s.left_id not in met:
+            out.setdefault(s.right_id, []).append(s.left)
+    return out
+
+
+def _seen(passes: Sequence[Pass], loose: Sequence[Tensor]) -> Tensor | None:
+    """Spectrum of the sum of products of all passes of one W', first group. loose: dY' that may belong to
+    them, in order."""
+    total: Tensor | None = None
+    w = passes[0].w
+    for p in passes:
+        if p.dw is not None:
+            total = p.dw[0].double() + (0 if total is None else total)
+    if total is not None and w is not None:
+        w = w[0].double()
+        return _spectrum(w.mT @ total if w.shape[1] <= w.shape[0] else total @ w.mT)
+    # Frozen weights have no dW', but dX' was made of dY', which carries the duals of Y'.
+    for p, dy in zip(passes, loose, strict=False):
+        if p.y is not None and p.y.shape == dy.shape:
+            part = p.groups(p.y)[0].double().mT @ p.groups(dy)[0].double()
+            total = part + (0 if total is None else total)
+    return None if total is None else _spectrum(total)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """M0 = V diag(values) V^-1 of a candidate, and V^-1 p. size: of q, were it as large as the rows of X."""
+
+    values: Tensor
+    vectors: Tensor
+    p: Tensor
+    size: float
+
+    def effort(self, seen: Tensor) -> float:
+        """The smallest q that moves eigenvalues to those seen, relative to its size."""
+        a = (self.p / (self.values - seen[:, None])) @ self.vectors.mT
+        # Equations as long as they are far from solved by chance: each is brought to unit length.
+        scale = a.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        one = torch.ones(len(a), 1, dtype=a.dtype) / scale
+        a = a / scale
+        u, s, vh = torch.linalg.svd(torch.cat([a.real, a.imag]), full_matrices=False)
+        keep = s > _RANK * s[0]
+        target = torch.cat([one.real, one.imag])
+        q = vh.mT[:, keep] @ ((u.mT @ target)[keep] / s[keep, None])
+        return float(q.norm()) / self.size
+
+
+def _expected(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[Expected]:
+    """Of a candidate as it is, and less its mean row."""
+    w, dy, out = w_NK.double(), dy_TN.double(), []
+    for x in (x_TK.double(), x_TK.double() - x_TK.double().mean(0)):
+        rms = float(x.square().mean().sqrt())
+        if w.shape[1] <= w.shape[0]:
+            square, p, size = w.mT @ (dy.mT @ x), w.mT @ dy.sum(0), rms * w.shape[1] ** 0.5
+        else:
+            square, p, size = (dy.mT @ x) @ w.mT, dy.sum(0), rms * float(w.norm())
+        values, vectors = torch.linalg.eig(square)
+        out.append(Expected(values, vectors, torch.linalg.solve(vectors, p.to(vectors.dtype)), size))
+    return out
+
+
+def _spectrum(square: Tensor) -> Tensor:
+    """The largest eigenvalues by magnitude."""
+    values: Tensor = torch.linalg.eigvals(square)
+    return values[values.abs().argsort(descending=True)[:VALUES]]
+
+
+def _nearest(mine: Tensor, candidates: Sequence[Sequence[Expected]]) -> Tensor:
+    return torch.tensor([min(one.effort(mine) for one in each) for each in candidates]).argsort()
+
+
+def _values(x_TK: Tensor) -> Tensor:
+    """Logarithms of the largest singular values, less their mean and slope."""
+    logs = torch.linalg.svdvals(x_TK).clamp_min(1e-12).log()[:VALUES]
+    at = torch.linspace(-1, 1, len(logs), dtype=torch.float64)
+    line = torch.stack([torch.ones_like(at), at], 1)
+    rest: Tensor = logs - line @ torch.linalg.lstsq(line, logs[:, None]).solution[:, 0]
+    return torch.nn.functional.pad(rest, (0, VALUES - len(rest)))
+
+
+def _by_values(passes: Sequence[Pass], candidates: Sequence[Tensor]) -> Tensor:
+    # Rows of all passes share B and have row bases of their own: stacked, singular values are those of all.
+    mine = _values(torch.cat([p.groups(p.x)[0].double() for p in passes]))
+    return torch.tensor([float((v - mine).norm()) for v in candidates]).argsort()

@@ -1,0 +1,72 @@
+"""Attack 13: under key shift a known batch is recognised whatever the basis, and without gradients hardly."""
+
+import dataclasses
+
+import pytest
+import torch
+from sealing import Wire
+
+from tempo.attacks import NothingToAttack, Transcript
+from tempo.attacks.knowledge import Candidates
+from tempo.attacks.score.similarity import SimilarityScorer
+from tempo.attacks.similarity import SimilarityInvariants, candidate
+from tempo.ops import Op
+
+N, K, R, BATCHES, STEPS = 80, 96, 128, 40, 24
+
+
+def run(folder, scheme, *, gradients=True, change=0.01, **options):
+    """STEPS batches out of BATCHES, through one layer that is known up to a change."""
+    torch.manual_seed(13)
+    w, mix = torch.randn(N, K), torch.randn(K, K) / K**0.5
+    triples = [((torch.randn(R, K) @ mix + 0.5).relu(), w, torch.randn(R, N)) for _ in range(BATCHES)]
+    known = Candidates(operands=tuple(candidate([t]) for t in triples))
+    wire = Wire(folder, scheme, **options)
+    for i in torch.randperm(BATCHES)[:STEPS].tolist():
+        x, _, dy = triples[i]
+        wire.layer(w + change * torch.randn(N, K), [(x, dy if gradients else None)])
+    return wire, known
+
+
+def scores(wire, known, seen=None):
+    guess = SimilarityInvariants().run(Transcript(tuple(seen)) if seen else wire.transcript, known)
+    found = SimilarityScorer().score(guess, wire.truth)
+    return {name: (sum(t.values) / len(t.values), t.chance) for name, t in found.items()}
+
+
+@pytest.mark.parametrize("scheme", ["unsafe_none", "monomial", "mixing"])
+def test_a_known_batch_is_recognised(tmp_path, scheme):
+    score, chance = scores(*run(tmp_path, scheme))["by products with gradients"]
+    assert score > 0.9
+    assert chance == pytest.approx(1 / BATCHES)
+
+
+def test_a_frozen_weight_is_no_help(tmp_path):
+    """dX' alone was asked for: Y' and dY' carry duals all the same."""
+    wire, known = run(tmp_path, "mixing")
+    seen = [s for s in wire.seen if s.op is not Op.GRAD_W]
+    assert scores(wire, known, seen)["by products with gradients"][0] > 0.9
+
+
+def test_gradients_that_tell_nothing_name_nobody(tmp_path):
+    wire, known = run(tmp_path, "mixing")
+    noise = [dataclasses.replace(s, result=torch.randn_like(s.result)) for s in wire.seen]
+    assert scores(wire, known, noise)["by products with gradients"][0] < 0.2
+
+
+def test_without_gradients_singular_values_name_it_where_maps_only_rotate(tmp_path):
+    found = scores(*run(tmp_path, "mixing", gradients=False, spread=1.0000001))
+    assert "by products with gradients" not in found
+    assert found["by singular values"][0] > 0.5
+
+
+def test_without_gradients_coefficients_hide_it(tmp_path):
+    assert scores(*run(tmp_path, "mixing", gradients=False))["by singular values"][0] < 0.25
+
+
+def test_candidates_are_needed(tmp_path):
+    wire, _ = run(tmp_path, "mixing")
+    with pytest.raises(NothingToAttack, match="candidates"):
+        SimilarityInvariants().run(wire.transcript, Candidates())
+    with pytest.raises(NothingToAttack, match="every layer"):
+        SimilarityInvariants().run(wire.transcript, Candidates(operands=((torch.ones(2, 2),),)))
