@@ -6,8 +6,38 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, final
 
+from tempo.attacks.adaptive_covariances import AdaptiveCovariances
 from tempo.attacks.attack import Attack
+from tempo.attacks.directions import DirectionMatching
+from tempo.attacks.gradient_inversion import GradientInversion
+from tempo.attacks.invariants import MonomialInvariants
+from tempo.attacks.labels import LabelRecovery
+from tempo.attacks.layer_linking import LayerLinking
+from tempo.attacks.learned_distinguishing import LearnedDistinguishing
+from tempo.attacks.learned_inversion import LearnedInversion
+from tempo.attacks.moments import SecondMoments
+from tempo.attacks.products import KeyShiftProducts
+from tempo.attacks.score.adaptive_covariances import AdaptiveCovariancesScorer
+from tempo.attacks.score.directions import DirectionsScorer
+from tempo.attacks.score.gradient_inversion import GradientInversionScorer
+from tempo.attacks.score.invariants import InvariantsScorer
+from tempo.attacks.score.labels import LabelsScorer
+from tempo.attacks.score.layer_linking import LayerLinkingScorer
+from tempo.attacks.score.learned_distinguishing import LearnedDistinguishingScorer
+from tempo.attacks.score.learned_inversion import LearnedInversionScorer
+from tempo.attacks.score.moments import MomentsScorer
+from tempo.attacks.score.products import ProductsScorer
 from tempo.attacks.score.scorer import Scorer
+from tempo.attacks.score.similarity import SimilarityScorer
+from tempo.attacks.score.sinkhorn import SinkhornScorer
+from tempo.attacks.score.tokens import TokensScorer
+from tempo.attacks.score.traffic import TrafficScorer
+from tempo.attacks.score.zero_pattern import ZeroPatternScorer
+from tempo.attacks.similarity import SimilarityInvariants
+from tempo.attacks.sinkhorn import Sinkhorn
+from tempo.attacks.tokens import Tokens
+from tempo.attacks.traffic import Traffic
+from tempo.attacks.zero_pattern import ZeroPattern
 
 
 class Visible(StrEnum):
@@ -40,4 +70,20 @@ class Entry:
     visible: Visible = Visible.NEVER
 
 
-ATTACKS: Final[tuple[Entry, ...]] = ()
+ATTACKS: Final[tuple[Entry, ...]] = (
+    Entry(Sinkhorn(), SinkhornScorer(), ("finetune", "text")),
+    Entry(KeyShiftProducts(), ProductsScorer(), ("mlp", "images", "finetune")),
+    Entry(LabelRecovery(), LabelsScorer(), ("head",)),
+    Entry(ZeroPattern(), ZeroPatternScorer(), ("mlp",)),
+    Entry(LayerLinking(), LayerLinkingScorer(), ("mlp",)),
+    Entry(MonomialInvariants(), InvariantsScorer(), ("finetune", "text")),
+    Entry(DirectionMatching(), DirectionsScorer(), ("finetune", "text")),
+    Entry(SecondMoments(), MomentsScorer(), ("finetune", "text")),
+    Entry(SimilarityInvariants(), SimilarityScorer(), ("finetune",), Visible.KEY_SHIFT),
+    Entry(LearnedInversion(), LearnedInversionScorer(), ("mlp", "images")),
+    Entry(LearnedDistinguishing(), LearnedDistinguishingScorer(), ("kinds", "mlp")),
+    Entry(Tokens(), TokensScorer(), ("text", "finetune")),
+    Entry(GradientInversion(), GradientInversionScorer(), ("mlp",)),
+    Entry(Traffic(), TrafficScorer(), ("text", "finetune"), Visible.ALWAYS),
+    Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("kinds", "text")),
+)
