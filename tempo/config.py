@@ -13,7 +13,7 @@ from tempo.fleet import FleetSettings
 from tempo.nn.placement import PLACES
 from tempo.ops import Arithmetic
 from tempo.secrecy.form import Precision
-from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
+from tempo.secrecy.scheme import SCHEMES, SHARES, Scheme, scheme_from
 
 #: Condition of a basis that a session accepts, by the least arithmetic: float32 results keep four digits
 #: in the worst case of an axis, coarser ones one and a half.
@@ -26,8 +26,11 @@ _WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Config:
     """Raises UsageError where a value is not one of those allowed."""
 
-    #: How operands are hidden: "mixing", or the paper's "monomial" (broken: for comparison).
+    #: How operands are hidden: "mixing", "shares" (proven, over workers of three owners), or the paper's
+    #: "monomial" (broken: for comparison).
     scheme: str = "mixing"
+    #: With "shares": workers may all have one owner, who then sees everything. For trials and tests.
+    unsafe_one_owner: bool = False
     #: Reuse forward ciphertexts in backward: three encodings a step and layer instead of six. Without
     #: it a worker cannot recognise a batch or a model it already knows (docs/secrecy.md).
     key_shift: bool = True
@@ -73,7 +76,12 @@ class Config:
 
         if self.scheme == "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
-        require(self.scheme in SCHEMES, "scheme", f"one of {', '.join(SCHEMES)}")
+        schemes = (*SCHEMES, SHARES)
+        require(self.scheme in schemes, "scheme", f"one of {', '.join(schemes)}")
+        if self.scheme == SHARES:
+            self._check_shares(require)
+        else:
+            require(not self.unsafe_one_owner, "unsafe_one_owner", f"False: it is for scheme {SHARES!r}")
         require(self.placement in PLACES, "placement", f"one of {', '.join(PLACES)}")
         require(self.block >= 2 and self.block & (self.block - 1) == 0, "block", "a power of two")
         require(1 <= self.rounds <= 8, "rounds", "1 to 8")
@@ -84,11 +92,17 @@ class Config:
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
         require(1 <= self.probes <= 16, "probes", "1 to 16")
         require(self.min_size >= 0, "min_size", "0 or more")
-        if self.min_size < self.block and not self.unsafe_small:
+        if self.scheme != SHARES and self.min_size < self.block and not self.unsafe_small:
             raise UsageError(
                 f"setting min_size = {self.min_size} is below block = {self.block}: an axis shorter than a "
                 f"block is hardly mixed. Raise min_size, or say unsafe_small=True if that is meant"
             )
+
+    def _check_shares(self, require: Callable[[bool, str, str], None]) -> None:
+        """Shares are integers: nothing of them may be rounded, and nobody has measured them for a plan."""
+        require(self.wire == "fp32", "wire", f"'fp32': scheme {SHARES!r} sends residues")
+        require(self.arithmetic == "fp32", "arithmetic", f"'fp32': scheme {SHARES!r} is exact")
+        require(self.placement != "auto", "placement", f"'always' or 'never': no plan covers {SHARES!r} yet")
 
     def _check_precision(self, require: Callable[[bool, str, str], None]) -> None:
         require(self.wire in _WIRE, "wire", f"one of {', '.join(_WIRE)}")
@@ -122,7 +136,8 @@ class Config:
         return replace(self, **options)
 
     def make_scheme(self) -> Scheme:
-        """How the bases of a session with these settings are drawn."""
+        """How the bases of a session with these settings are drawn. Raises UsageError for scheme "shares",
+        which has none."""
         return scheme_from(
             self.scheme,
             spread=self.spread,

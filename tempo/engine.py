@@ -29,6 +29,7 @@ from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job, Unverified
+from tempo.products import Products, Receipt
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
@@ -42,9 +43,8 @@ WINDOW = 4
 
 @final
 @dataclass(slots=True, eq=False, repr=False)
-class Ticket:
-    """What backward needs of a forward pass. Holds no operand; dies with the graph, and with it what
-    workers keep for it."""
+class Ticket(Receipt):
+    """What backward needs of a forward pass."""
 
     weight: SealedWeight | None = None
     kept: list[KeptRows] = field(default_factory=list)
@@ -58,13 +58,11 @@ class Ticket:
     largest_w: float = 0.0
     #: A backward pass has begun.
     used: bool = False
-    #: Why nothing was sent, or None.
-    reason: str | None = None
 
 
 @final
-class Engine:
-    """Runs lowered products and their gradients on a fleet."""
+class Engine(Products[Ticket]):
+    """Runs lowered products and their gradients on one fleet, in secret bases."""
 
     def __init__(
         self, desk: Desk, fleet: Fleet, weights: Weights, *, key_shift: bool, local_fallback: bool
@@ -75,11 +73,9 @@ class Engine:
         self.key_shift = key_shift
         self._local_fallback = local_fallback
 
-    def forward(self, lowering: Lowering, x: Tensor, w: Tensor, *, train_w: bool) -> tuple[Tensor, Ticket]:
-        """y of the layer, without bias, and the ticket for its gradients.
-
-        train_w: dW will be wanted. Raises NoWorkersLeft where the master may not compute.
-        """
+    def forward(
+        self, lowering: Lowering, x: Tensor, w: Tensor, *, train_w: bool, public: bool = False
+    ) -> tuple[Tensor, Ticket]:
         stats = self.desk.stats
         with stats.timed("lower"):
             x_GRK, w_GNK = lowering.lower_x(x), lowering.lower_w(w)
@@ -112,8 +108,7 @@ class Engine:
         want_x: bool,
         want_w: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """(dx, dw) of the layer, None where not wanted. Takes the ticket's kept operands: a second
-        backward of the same graph seals under fresh keys."""
+        # Takes the ticket's kept operands: a second backward of the same graph seals under fresh keys.
         step = Backward(self, ticket, lowering, x, w, dy, want_x=want_x, want_w=want_w)
         pieces = step.plan()
         while pieces:
@@ -171,7 +166,7 @@ class Engine:
         sizes: deque[int] = deque()
         stats = self.desk.stats
 
-        def tasks() -> Iterator[Task]:
+        def tasks() -> Iterator[Task[Job]]:
             for lane, jobs in sealed:
                 sizes.append(len(jobs))
                 yield from (Task(job, lane) for job in jobs)

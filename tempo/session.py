@@ -13,22 +13,28 @@ from typing import Any, NoReturn, Self, TypeVar, final
 from torch import nn
 
 from tempo.config import Config
+from tempo.config_file import read_config
 from tempo.engine import Engine
 from tempo.errors import UsageError
 from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_from
 from tempo.integrity import Verifier
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.placement import Account, Always, Never, Places, Rules
+from tempo.nn.placement import Account, Always, Never, Placement, Places, Rules
 from tempo.nn.protect import protect, unprotect
 from tempo.plan.auto import Auto
 from tempo.plan.calibrate import calibrate
 from tempo.plan.machine import Machine
+from tempo.products import Products
 from tempo.report import Report
 from tempo.secrecy.form import EVEN
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
+from tempo.secrecy.scheme import SHARES
 from tempo.secrecy.weights import Weights
+from tempo.sharing import Owners
+from tempo.sharing.assemble import assemble, hire, notes, placement
+from tempo.sharing.weights import SharedWeights
 from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
 from tempo.truth import UnsafeTruth
@@ -48,7 +54,9 @@ class Session:
             ...  # the user's own loop
 
     workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), "host:port" of a
-    `tempo worker`, or a list of these. tls: the master's certificate files, for remote workers.
+    `tempo worker`, or a list of these. For scheme "shares" these by owner, three of them, or two where all
+    weights that are sent are public: {"alpha": ["a:7443"], "beta": ["b:7443"], "gamma": ["c:7443"]}.
+    tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
     unsafe_truth: a folder that every plain operand and basis is written to, for scoring attacks.
     Raises UsageError for a setting or worker that cannot be, WorkerError if none answers.
@@ -56,7 +64,7 @@ class Session:
 
     def __init__(
         self,
-        workers: WorkerSpec = "local:2",
+        workers: WorkerSpec | Mapping[str, WorkerSpec] = "local:2",
         *,
         tls: TlsFiles | None = None,
         config: Config | None = None,
@@ -72,25 +80,47 @@ class Session:
         self._tracing = False
         ids = itertools.count(1)
         key = SessionKey()
-        scheme = config.make_scheme()
-        self._tls = tls
-        first = workers_from(workers, tls=tls)
-        self._workers = len(first)  # that were ever named, so that names stay unique
-        self._fleet = Fleet(first, config.fleet, self._note)
-        release = self._fleet.release
         labels = itertools.count(1)
-        verifier = Verifier(key, config.probes)
+        self._tls = tls
         self._truth = truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
-        desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision, truth)
-        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, truth)
-        engine = Engine(
-            desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
-        )
-        rules = Rules(config.min_size, config.offload_attention)
-        self._auto = Auto(lambda: calibrate(self._fleet, config, ids), config)
-        named = {"always": Always(), "never": Never(), "auto": self._auto}
+        self._auto: Auto | None = None
+        self._fleet: Fleet | Owners
+        self._weights: Weights | SharedWeights
+        engine: Products[Any]
+        always: Placement = Always()
+        if config.scheme == SHARES:
+            self._fleet = owners = hire(config, workers, tls, self._note)
+            engine, self._weights = assemble(config, owners, key, self._stats, ids, labels, truth)
+            always = placement(owners, always)
+        else:
+            if isinstance(workers, Mapping):
+                raise UsageError(
+                    f"workers by owner are for scheme {SHARES!r}; {config.scheme!r} takes a list"
+                )
+            self._fleet = fleet = Fleet(workers_from(workers, tls=tls), config.fleet, self._note)
+            scheme, release = config.make_scheme(), fleet.release
+            verifier = Verifier(key, config.probes)
+            desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision, truth)
+            uses = config.weight_uses
+            weights = self._weights = Weights(key, scheme, ids, release, uses, desk.pool, truth)
+            shift, fallback = config.key_shift, config.local_fallback
+            engine = Engine(desk, fleet, weights, key_shift=shift, local_fallback=fallback)
+            self._auto = Auto(lambda: calibrate(fleet, config, ids), config)
+        self._workers = len(self._fleet.stats.jobs)  # that were ever named, so that names stay unique
+        rules = Rules(config.min_size, config.offload_attention, winograd=config.scheme != SHARES)
+        named = {"always": always, "never": Never(), "auto": self._auto or always}
         places = Places(config.placement, named)
         self._interceptor = Interceptor(Offload(engine, rules, self._account, places))
+
+    @classmethod
+    def from_file(cls, path: str | Path = "tempo.toml", **options: Any) -> Self:
+        """A session as a file says (tempo/config_file.py), single settings replaced by keyword.
+
+        Raises OutsideError for a file that cannot be read, UsageError for what is wrong in it.
+        """
+        file = read_config(path)
+        workers: dict[str, Any] = {} if file.workers is None else {"workers": file.workers}
+        return cls(**workers, tls=file.tls, config=file.config, **options)
 
     def protect(
         self,
@@ -99,6 +129,7 @@ class Session:
         keep: Iterable[str] = (),
         unsafe_offload: Iterable[str] = (),
         place: Mapping[str, str] | None = None,
+        public: Iterable[str] = (),
     ) -> M:
         """The same module, whose linear layers now run on the workers. No parameter is replaced.
 
@@ -107,6 +138,9 @@ class Session:
         place: names or patterns of modules, and for each "auto", "always" or "never", instead of the
         setting `placement`; the last one that matches counts. With "auto" anywhere the session first
         measures the machine, for some seconds.
+        public: names or patterns of modules whose weights, with all they hold, are public knowledge (the
+        frozen base of a fine-tuned model). Scheme "shares" sends them in the clear; what is trained, or was
+        written to since, counts as secret again.
         Raises UnsupportedError (what, and what to do instead) before anything is changed.
         """
         if self._closed:
@@ -114,10 +148,15 @@ class Session:
         if self._truth is not None:
             self._truth.learn(model)
         place = {} if place is None else place
-        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place)
-        if "auto" in (self._config.placement, *place.values()):
+        auto = "auto" in (self._config.placement, *place.values())
+        if auto:
+            self._planned()
+        protect(
+            model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place, public=public
+        )
+        if auto:
             try:
-                self._auto.prepare()
+                self._planned().prepare()
             except BaseException:
                 unprotect(model)
                 raise
@@ -136,14 +175,28 @@ class Session:
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
-        return self._auto.prepare(machine)
+        return self._planned().prepare(machine)
 
-    def add_workers(self, workers: WorkerSpec) -> list[str]:
-        """Workers join while training runs; their names. Rows go to them from the next operation on."""
+    def _planned(self) -> Auto:
+        if self._auto is None:
+            raise UsageError(f"no plan covers scheme {SHARES!r} yet: place by 'always' and 'never'")
+        return self._auto
+
+    def add_workers(self, workers: WorkerSpec, *, owner: str | None = None) -> list[str]:
+        """Workers join while training runs; their names. Rows go to them from the next operation on.
+        owner: one of those named at first, for scheme "shares", and for that alone."""
+        fleet = self._fleet
+        if isinstance(fleet, Owners):
+            fleet.claim(owner, workers)
+        elif owner is not None:
+            raise UsageError(f"workers have owners under scheme {SHARES!r} alone")
         joined = workers_from(workers, tls=self._tls, first=self._workers)
         self._workers += len(joined)
         for worker in joined:
-            self._fleet.add(worker)
+            if isinstance(fleet, Owners):
+                fleet.add(owner or "", worker)
+            else:
+                fleet.add(worker)
         return [worker.name for worker in joined]
 
     def remove_worker(self, name: str) -> None:
@@ -169,7 +222,7 @@ class Session:
             quarantined=sorted(self._caught),
             seconds=stats.seconds,
             events=events,
-            notes=_notes(self._config, stats, truth=self._truth is not None),
+            notes=_notes(self._config, stats, self._fleet, truth=self._truth is not None),
         )
 
     @contextmanager
@@ -220,15 +273,16 @@ class Session:
         raise TypeError("a session holds keys and is not pickled or copied")
 
 
-def _notes(config: Config, stats: Stats, *, truth: bool) -> list[str]:
-    notes = {
+def _notes(config: Config, stats: Stats, fleet: Fleet | Owners, *, truth: bool) -> list[str]:
+    written = ["unsafe_truth: every plain operand and every basis was written to disk"] if truth else []
+    if isinstance(fleet, Owners):
+        return [*notes(config, fleet), *written]
+    about = {
         "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
         "unsafe_none": "scheme unsafe_none hides nothing",
         "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
     }
-    out = [notes[config.scheme]]
-    if truth:
-        out.append("unsafe_truth: every plain operand and every basis was written to disk")
+    out = [about[config.scheme], *written]
     if config.placement == "auto":
         out.append("placement auto rests on timings: another run may place and round differently")
     if config.scheme == "mixing" and config.key_shift:

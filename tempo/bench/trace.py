@@ -17,7 +17,7 @@ from typing import final
 from tempo.bench.quiet import WAIT
 from tempo.errors import OutsideError, UsageError
 from tempo.fleet import Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -121,14 +121,14 @@ class Watched(Worker):
         self.depth = worker.depth
         self._worker = worker
         self._tracer = tracer
-        self._begun: deque[tuple[Job, float]] = deque()
+        self._begun: deque[tuple[AnyJob, float]] = deque()
         self._free = 0.0  # when the last reply had come
 
     def connect(self) -> None:
         self._begun.clear()
         self._worker.connect()
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         start = time.perf_counter()
         self._worker.begin(job, ship, deadline)
         self._begun.append((job, start))
@@ -147,7 +147,7 @@ class Watched(Worker):
             if self._tracer is not None:
                 self._tracer.add(self.name, job.op.value, start, self._free)
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         start = time.perf_counter()
         try:
             return self._worker.run(job, ship, deadline)

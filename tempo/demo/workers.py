@@ -10,7 +10,7 @@ from typing import final
 from torch import nn
 
 from tempo.fleet import ProcessWorker, Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 from tempo.worker import Lie
 
 
@@ -37,7 +37,7 @@ class Witnessed(Worker):
     def connect(self) -> None:
         self._process.connect()
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         reply = self._process.run(job, ship, deadline)
         self.answered += 1
         return reply

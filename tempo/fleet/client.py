@@ -17,7 +17,7 @@ from typing import final
 from tempo.errors import ProtocolError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted
 from tempo.memory import Pool
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 from tempo.wire import (
     DTYPES,
     Bye,
@@ -29,10 +29,12 @@ from tempo.wire import (
     Release,
     Reply,
     Result,
+    Ring,
     Welcome,
-    compute_message,
     decode_reply,
     limits,
+    payload,
+    request_message,
 )
 
 _BYE_SECONDS = 0.2
@@ -49,7 +51,7 @@ class Client:
         self._in_step = True
         #: What the worker said it multiplies; all, before it said anything.
         self._dtypes = frozenset(DTYPES)
-        self._open: deque[tuple[Compute, Job]] = deque()  # sent and not answered
+        self._open: deque[tuple[Compute | Ring, AnyJob]] = deque()  # sent and not answered
         self._pool = Pool()
 
     @property
@@ -83,21 +85,18 @@ class Client:
                 case _:
                     raise ProtocolError(f"worker {self.name} answered Hello with something else than Welcome")
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         self.begin(job, ship, deadline)
         return self.end(deadline)
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         """Send a job. Raises UsageError or JobRefused where it cannot be; what was begun before is not
         touched then."""
-        request = compute_message(job, next(self._numbers), ship)
-        if not {part.dtype for part in request.parts} <= self._dtypes:
+        request = request_message(job, next(self._numbers), ship)
+        if isinstance(request, Compute) and not {part.dtype for part in request.parts} <= self._dtypes:
             raise JobRefused(self.name, "unsupported")
-        sent = {part.id for part in request.sent}
-        tensors = {o.id: o.tensor for o in job.operands if o.id in sent and o.tensor is not None}
         with self._stepping():
-            payload = [tensors[part.id].detach().cpu().contiguous() for part in request.sent]
-            self._channel.send(request, payload, deadline=deadline)
+            self._channel.send(request, payload(job, ship), deadline=deadline)
             self._open.append((request, job))
 
     def ready(self, seconds: float) -> bool:
@@ -142,7 +141,7 @@ class Client:
         """For a forked child: drop the handle, leave the connection to the parent."""
         self._channel.abandon()
 
-    def _result(self, job: Job, length: int, deadline: float) -> Unverified:
+    def _result(self, job: AnyJob, length: int, deadline: float) -> Unverified:
         expected = job.result_nbytes
         if length != expected:
             raise ProtocolError(f"worker {self.name} announced {length} bytes of result, expected {expected}")
@@ -150,7 +149,7 @@ class Client:
         self._channel.fill(result, deadline=deadline)
         return Unverified(result)
 
-    def _evicted(self, request: Compute, ids: tuple[int, ...]) -> OperandsEvicted | ProtocolError:
+    def _evicted(self, request: Compute | Ring, ids: tuple[int, ...]) -> OperandsEvicted | ProtocolError:
         # Only what was referred to can be missing. Without this rule a worker could make the master
         # ship the same operand for ever.
         sent = {part.id for part in request.sent}

@@ -13,11 +13,12 @@ from itertools import count
 from typing import final
 
 import torch
+from torch import Tensor
 
 from tempo.errors import UsageError, WorkerLost
 from tempo.fleet.worker import JobRefused, OperandsEvicted, Worker
-from tempo.ops import Job, Unverified
-from tempo.wire import Compute, compute_message
+from tempo.ops import AnyJob, Operand, RingOperand, Unverified
+from tempo.wire import Compute, Ring, request_message
 from tempo.worker import Executor, TooLarge, Unsupported
 from tempo.worker.executor import Gone
 from tempo.worker.transfers import Download
@@ -40,7 +41,7 @@ class DeviceWorker(Worker):
         executor = Executor(device, memory)
         self._executor: Executor | None = executor
         self.depth = 2 if executor.device.type == "cuda" else 1  # copies beside products
-        self._open: deque[tuple[Compute, Download] | JobRefused | OperandsEvicted] = deque()
+        self._open: deque[tuple[Compute | Ring, Download] | JobRefused | OperandsEvicted] = deque()
         self._numbers = count(1)
         self._sent = 0
         self._received = 0
@@ -56,14 +57,14 @@ class DeviceWorker(Worker):
     def connect(self) -> None:
         self._opened()
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         self.begin(job, ship, deadline)
         return self.end(deadline)
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         """On a GPU only queues copies and product. What goes wrong with the job is raised by `end`."""
         executor = self._opened()
-        request = compute_message(job, next(self._numbers), ship)
+        request = request_message(job, next(self._numbers), ship)
         try:
             missing = executor.admit(request)
         except TooLarge:
@@ -72,9 +73,8 @@ class DeviceWorker(Worker):
             return self._open.append(JobRefused(self.name, "unsupported"))
         if missing:
             return self._open.append(OperandsEvicted(self.name, missing))
-        tensors = {o.id: o.tensor.detach() for o in job.operands if o.tensor is not None}
-        # What is kept is copied even within the CPU: the master reuses its buffers.
-        shipped = {p.id: tensors[p.id].clone() if p.keep else tensors[p.id] for p in request.sent}
+        operands = {operand.id: operand for operand in job.operands if operand.here}
+        shipped = {part.id: _here(operands[part.id]) for part in request.sent}
         try:
             self._open.append((request, executor.start(request, shipped)))
         except Gone as gone:
@@ -107,7 +107,7 @@ class DeviceWorker(Worker):
         self._received += result.nbytes
         return Unverified(result)
 
-    def _failed(self, executor: Executor, request: Compute, error: Exception) -> JobRefused:
+    def _failed(self, executor: Executor, request: Compute | Ring, error: Exception) -> JobRefused:
         executor.discard(request)
         executor.done(request)
         full = isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -128,3 +128,13 @@ class DeviceWorker(Worker):
 
     def __repr__(self) -> str:
         return f"DeviceWorker({self.name!r})"
+
+
+def _here(operand: Operand | RingOperand) -> Tensor:
+    """What a worker has in memory of an operand that was shipped."""
+    if isinstance(operand, RingOperand):
+        return operand.expanded()
+    assert operand.tensor is not None, "an operand to be shipped is here"
+    tensor = operand.tensor.detach()
+    # What is kept is copied even within the CPU: the master reuses its buffers.
+    return tensor.clone() if operand.keep else tensor

@@ -12,9 +12,10 @@ from tempo.fleet.runner import Runner
 from tempo.fleet.settings import Event, EventKind
 from tempo.fleet.task import Done, Failed, Task
 from tempo.fleet.ticket import Ticket
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 T = TypeVar("T")
+J = TypeVar("J", bound=AnyJob)
 
 #: Between two looks for an idle worker, once a job is late.
 _HEDGE_S = 0.05
@@ -23,7 +24,7 @@ _POLL_S = 0.002
 
 
 @final
-class Dispatch(Generic[T]):
+class Dispatch(Generic[J, T]):
     """Used by the thread of its caller alone.
 
     usable: the runners that may get a job now. accept: makes a value of a reply or raises IntegrityError.
@@ -32,7 +33,7 @@ class Dispatch(Generic[T]):
 
     def __init__(
         self,
-        accept: Callable[[Job, Unverified], T],
+        accept: Callable[[J, Unverified], T],
         *,
         usable: Callable[[], list[Runner]],
         given: int,
@@ -53,14 +54,14 @@ class Dispatch(Generic[T]):
         """The caller waits no more. Threads end the frames they are at and drop the replies."""
         self._abandoned.set()
 
-    def place(self, task: Task, tried: Sequence[Runner] = ()) -> Ticket | Failed:
+    def place(self, task: Task[J], tried: Sequence[Runner] = ()) -> Ticket | Failed:
         """Hand the task to a worker that has not tried it and holds what only workers hold."""
         usable = self._usable()
         fresh = [runner for runner in usable if runner not in tried]
         if not fresh:
             why = "every worker was tried" if usable else "no worker is usable"
             return Failed(NoWorkersLeft(f"{why}; {self._given} were given"))
-        kept = [operand.id for operand in task.job.operands if operand.tensor is None]
+        kept = [operand.id for operand in task.job.operands if not operand.here]
         able = [runner for runner in fresh if all(runner.holds(operand) for operand in kept)]
         if not able:
             return Failed(OperandMissing("no usable worker holds the operands of a job: seal them anew"))
@@ -73,7 +74,7 @@ class Dispatch(Generic[T]):
         home.submit(ticket)
         return ticket
 
-    def collect(self, task: Task, placed: Ticket | Failed) -> Done[T] | Failed:
+    def collect(self, task: Task[J], placed: Ticket | Failed) -> Done[T] | Failed:
         """The outcome of a task that was placed: redone elsewhere until one reply passes its check."""
         tried: list[Runner] = []
         missing: OperandMissing | None = None
@@ -93,7 +94,7 @@ class Dispatch(Generic[T]):
                     except IntegrityError as error:
                         self._events.append(Event(EventKind.CHECK_FAILED, runner.name, str(error)))
                         runner.quarantine()
-                        if any(operand.tensor is None for operand in task.job.operands):
+                        if any(not operand.here for operand in task.job.operands):
                             # The check of such a job was made ahead, for one reply: no other will do.
                             for other in racing:
                                 other.dropped = True
@@ -137,7 +138,7 @@ class Dispatch(Generic[T]):
 
     def _hedge(self, late: Ticket, tried: Sequence[Runner]) -> Ticket | None:
         for runner in self._usable():
-            ready = all(o.tensor is not None or runner.holds(o.id) for o in late.job.operands)
+            ready = all(o.here or runner.holds(o.id) for o in late.job.operands)
             if ready and runner.idle and runner is not late.runner and runner not in tried:
                 hedge = Ticket(late.job, runner, late.abandoned)
                 runner.submit(hedge)

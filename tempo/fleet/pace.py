@@ -6,7 +6,7 @@ import time
 from typing import final
 
 from tempo.fleet.settings import FleetSettings
-from tempo.ops import Job
+from tempo.ops import AnyJob
 
 #: Weight of the past in a worker's speed, per job.
 _FADE = 0.9
@@ -21,9 +21,9 @@ class Pace:
         self._flops = 0.0  # both fade, so that their ratio follows the worker
         self._seconds = 0.0
         self.busy_seconds = 0.0
-        self._at: tuple[Job | None, float] = (None, 0.0)  # the job under way, and since when
+        self._at: tuple[AnyJob | None, float] = (None, 0.0)  # the job under way, and since when
 
-    def start(self, job: Job) -> None:
+    def start(self, job: AnyJob) -> None:
         """The worker is at this job now: at the oldest of those it was given."""
         self._at = (job, time.monotonic())
 
@@ -55,7 +55,7 @@ class Pace:
         job, since = self._at
         return job is not None and time.monotonic() - since > self.patience(job)
 
-    def patience(self, job: Job) -> float:
+    def patience(self, job: AnyJob) -> float:
         """Seconds after which this job is late."""
         expected = job.flops / self.speed if self.speed else 0.0
         return max(self._settings.hedge_least_s, self._settings.hedge_factor * expected)

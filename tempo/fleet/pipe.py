@@ -83,7 +83,7 @@ class Pipe:
         have = {o.id for o in job.operands if self._holdings.expects(o.id)} - ticket.ship
         ship = frozenset(operand.id for operand in job.operands if operand.id not in have)
         for operand in job.operands:
-            if operand.id in ship and operand.tensor is None:
+            if operand.id in ship and not operand.here:
                 raise OperandMissing(f"worker {self._worker.name} does not hold operand {operand.id}")
         kept = {operand.id for operand in job.operands if operand.keep and operand.id in ship}
         shipped = sum(operand.nbytes for operand in job.operands if operand.id in ship)

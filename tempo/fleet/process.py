@@ -14,7 +14,7 @@ from typing import final
 from tempo.errors import WorkerLost
 from tempo.fleet.client import Client
 from tempo.fleet.worker import Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 from tempo.worker import Lie
 
 DEFAULT_MEMORY = 4 << 30
@@ -103,11 +103,11 @@ class ProcessWorker(Worker):
             self._client.handshake(self._deadline)
             self._connected = True
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         self.connect()
         return self._client.run(job, ship, deadline)
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         self.connect()
         self._client.begin(job, ship, deadline)
 

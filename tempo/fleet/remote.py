@@ -14,7 +14,7 @@ from typing import final
 from tempo.errors import UsageError, WorkerLost
 from tempo.fleet.client import Client
 from tempo.fleet.worker import Worker
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 from tempo.wire import Endpoint, TlsFiles, TlsRefused
 from tempo.wire.tls import handshake, wrap
 
@@ -80,10 +80,10 @@ class RemoteWorker(Worker):
                 self.drop()
                 raise
 
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         return self._connected().run(job, ship, deadline)
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         self._connected().begin(job, ship, deadline)
 
     def ready(self, seconds: float) -> bool:

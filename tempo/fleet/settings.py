@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from tempo.errors import UsageError
-from tempo.ops import Job
+from tempo.ops import AnyJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class FleetSettings:
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"{each.name} is a positive number, not {value!r}")
 
-    def job_seconds(self, job: Job, shipped: int, received: int) -> float:
+    def job_seconds(self, job: AnyJob, shipped: int, received: int) -> float:
         return self.deadline_base_s + (shipped + received) / self.min_rate + job.flops / self.min_flops
 
 

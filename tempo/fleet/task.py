@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tempo.errors import NoWorkersLeft, OperandMissing
-from tempo.ops import Job
+from tempo.ops import AnyJob
 
 T = TypeVar("T")
+J = TypeVar("J", bound=AnyJob)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
+class Task(Generic[J]):
     """A job and its lane. Tasks of one lane in one run go to the same worker, in order.
 
-    An operand without a tensor must have been kept in an earlier run.
+    An operand that is not here must have been kept in an earlier run.
     """
 
-    job: Job
+    job: J
     lane: int
 
 

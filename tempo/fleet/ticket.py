@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, final
 
 from tempo.errors import WorkerError
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 if TYPE_CHECKING:
     from tempo.fleet.runner import Runner
@@ -22,7 +22,7 @@ class Ticket:
 
     __slots__ = ("abandoned", "alone", "done", "dropped", "job", "outcome", "runner", "ship")
 
-    def __init__(self, job: Job, runner: Runner, abandoned: threading.Event) -> None:
+    def __init__(self, job: AnyJob, runner: Runner, abandoned: threading.Event) -> None:
         self.job = job
         self.runner = runner
         self.abandoned = abandoned  # shared by the tickets of one run

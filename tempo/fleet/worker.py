@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from tempo.errors import OperandMissing, WorkerError
-from tempo.ops import Job, Unverified
+from tempo.ops import AnyJob, Unverified
 
 
 class OperandsEvicted(OperandMissing):
@@ -43,14 +43,14 @@ class Worker(ABC):
         """Make ready for jobs; does nothing if it is. Raises WorkerLost or ProtocolError."""
 
     @abstractmethod
-    def run(self, job: Job, ship: frozenset[int], deadline: float) -> Unverified:
+    def run(self, job: AnyJob, ship: frozenset[int], deadline: float) -> Unverified:
         """The worker's reply. Operands whose ids are in `ship` are sent, the others referred to.
 
         deadline: a time.monotonic(). Raises UsageError for a job that cannot be sent (nothing was),
         OperandsEvicted, JobRefused; WorkerLost and ProtocolError, after which it can only be closed.
         """
 
-    def begin(self, job: Job, ship: frozenset[int], deadline: float) -> None:
+    def begin(self, job: AnyJob, ship: frozenset[int], deadline: float) -> None:
         """Send a job and do not wait for its reply. Raises as `run` does."""
         raise NotImplementedError
 

@@ -27,12 +27,29 @@ class KeptParameters:
     """Parameters that stay in the TEE whoever uses them: a weight may be multiplied without its module
     being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
 
-    def __init__(self, kept: list[tuple[nn.Module, str]]) -> None:
+    def __init__(self, kept: list[tuple[nn.Module, str]], public: Iterable[nn.Module] = ()) -> None:
+        """public: modules whose weights are public knowledge, those that are frozen now."""
         self._kept = kept
+        self._public = [
+            (module, name, p._version)
+            for module in public
+            for name, p in module.named_parameters(recurse=False)
+            if not p.requires_grad
+        ]
 
     def reasons(self) -> dict[int, str]:
         """By id of the parameter, as they are now; the first reason counts."""
         return {id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)}
+
+    def public(self) -> frozenset[int]:
+        """Ids of the public ones. What has been written to since, or is trained now, is secret: nobody
+        declared what it holds by now."""
+        now = ((getattr(module, name), version) for module, name, version in self._public)
+        return frozenset(
+            id(p)
+            for p, version in now
+            if isinstance(p, nn.Parameter) and p._version == version and not p.requires_grad
+        )
 
 
 @final
@@ -57,7 +74,8 @@ class ProtectedForward:
         update_wrapper(self, forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._interceptor.inside(self._name, self._keep, self._place, self._parameters.reasons):
+        known = self._parameters
+        with self._interceptor.inside(self._name, self._keep, self._place, known.reasons, known.public):
             return self._forward(*args, **kwargs)
 
 
@@ -68,6 +86,7 @@ def protect(
     keep: Iterable[str],
     unsafe_offload: Iterable[str],
     place: Mapping[str, str],
+    public: Iterable[str] = (),
 ) -> None:
     """Wrap every submodule of `model`.
 
@@ -75,6 +94,7 @@ def protect(
     place: names or patterns, and for each "auto", "always" or "never", for a module with all it holds;
     where several match, the last one counts.
     unsafe_offload: names of layers to offload although they would stay for secrecy's sake.
+    public: names or patterns of modules whose weights, with all they hold, are public knowledge.
     Raises UsageError and UnsupportedError before anything is changed.
     """
     if not isinstance(model, nn.Module):
@@ -82,6 +102,8 @@ def protect(
     names = dict(model.named_modules())
     kept = _matching(names, keep, "keep")
     offloaded = _matching(names, unsafe_offload, "unsafe_offload")
+    known = _matching(names, public, "public")
+    known = {name for name in names if any(_inside(name, k) for k in known)}
     places = _places(names, place)
     # All they hold too: a ModuleList has no forward, and others call submodules past their parent.
     reasons = {name: "kept by the user" for name in names if any(_inside(name, k) for k in kept)}
@@ -95,7 +117,10 @@ def protect(
     embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
     never = [(names[name], NEVER) for name, where in places.items() if where == "never"]
     parameters = KeptParameters(
-        [(names[name], why) for name, why in reasons.items()] + [(m, _VOCABULARY) for m in embeddings] + never
+        [(names[name], why) for name, why in reasons.items()]
+        + [(m, _VOCABULARY) for m in embeddings]
+        + never,
+        [names[name] for name in known],
     )
     for name, module in names.items():
         if _has_forward(module):

@@ -5,20 +5,43 @@ from tempo.ops.devices import compute, temporary_bytes
 from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans
+from tempo.ops.residues import KEY_BYTES, PRIMES, expand, expand_into
+from tempo.ops.ring import (
+    AnyJob,
+    Half,
+    Residues,
+    RingJob,
+    RingOperand,
+    Seed,
+    ring_compute,
+    ring_temporary_bytes,
+)
 from tempo.ops.unverified import Unverified
 
 __all__ = [
+    "KEY_BYTES",
+    "PRIMES",
+    "AnyJob",
     "Arithmetic",
+    "Half",
     "Job",
     "Op",
     "Operand",
+    "Residues",
+    "RingJob",
+    "RingOperand",
+    "Seed",
     "Unverified",
     "compute",
+    "expand",
+    "expand_into",
     "grad_w",
     "grad_x",
     "product",
     "result_dtype",
     "result_shape",
+    "ring_compute",
+    "ring_temporary_bytes",
     "spans",
     "temporary_bytes",
 ]

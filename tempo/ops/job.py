@@ -38,6 +38,11 @@ class Operand:
     keep: bool = False
 
     @property
+    def here(self) -> bool:
+        """The sender has it and can ship it."""
+        return self.tensor is not None
+
+    @property
     def nbytes(self) -> int:
         count = 1
         for size in self.shape:

@@ -130,7 +130,7 @@ class LinkTimer:
                 return done.value[1] - done.value[0]
         raise OutsideError(f"worker {self._names[lane]} gives no answers to measure: leave it out")
 
-    def _fleet_run(self, tasks: Iterator[Task]) -> list[Done[tuple[float, float]]]:
+    def _fleet_run(self, tasks: Iterator[Task[Job]]) -> list[Done[tuple[float, float]]]:
         checks = self._verifier.begin()
         started = time.perf_counter()
 
@@ -167,11 +167,11 @@ class LinkTimer:
         saved = (own + all_of_them - both) / min(own, all_of_them)
         return min(1.0, alone / all_of_them), min(1.0, max(0.0, saved))
 
-    def _both(self, tasks: Sequence[Task], master: Callable[[], None]) -> float:
+    def _both(self, tasks: Sequence[Task[Job]], master: Callable[[], None]) -> float:
         """Seconds until replies and the master's own work are there, as `Engine` interleaves them."""
         started = time.perf_counter()
 
-        def feed() -> Iterator[Task]:
+        def feed() -> Iterator[Task[Job]]:
             yield from tasks
             master()
 

@@ -94,6 +94,8 @@ class UnsafeNone(Scheme):
 
 
 SCHEMES = ("mixing", "monomial", "unsafe_none")
+#: Not one of bases: tempo/sharing.
+SHARES = "shares"
 
 
 def scheme_from(
@@ -114,6 +116,11 @@ def scheme_from(
             return MonomialScheme(spread=spread, chunk=chunk, smallest=smallest)
         case "unsafe_none":
             return UnsafeNone(chunk=chunk, smallest=smallest)
+        case "shares":
+            raise UsageError(
+                "scheme 'shares' has no bases, so no passes to time and no plan: name mixing or monomial "
+                "here, and place layers by hand (placement='always' or 'never', protect(place=...))"
+            )
         case "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
         case _:

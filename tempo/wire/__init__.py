@@ -4,26 +4,24 @@ from tempo.wire.deadline import DeadlinePassed
 from tempo.wire.endpoint import Endpoint
 from tempo.wire.frame import Channel, Tap
 from tempo.wire.messages import (
-    DTYPES,
     Bye,
     Compute,
-    DtypeName,
     Evicted,
     Hello,
     Message,
-    Part,
     Refused,
     Release,
     Reply,
     Request,
     Result,
+    Ring,
     Welcome,
-    compute_message,
     decode_reply,
     decode_request,
     encode,
-    nbytes,
 )
+from tempo.wire.parts import DTYPES, DtypeName, Part, RingPart, nbytes
+from tempo.wire.requests import payload, request_message
 from tempo.wire.tls import Role, TlsFiles, TlsRefused, Why
 
 __all__ = [
@@ -43,15 +41,18 @@ __all__ = [
     "Reply",
     "Request",
     "Result",
+    "Ring",
+    "RingPart",
     "Role",
     "Tap",
     "TlsFiles",
     "TlsRefused",
     "Welcome",
     "Why",
-    "compute_message",
     "decode_reply",
     "decode_request",
     "encode",
     "nbytes",
+    "payload",
+    "request_message",
 ]

@@ -7,7 +7,7 @@
 
 Rules, and the attack that each one blocks:
 - Both lengths are compared with their limits before a byte is allocated: no claim costs memory.
-- Only Compute and Result may have a payload: no message smuggles bytes that nobody reads.
+- Only Compute, Ring and Result may have a payload: no message smuggles bytes that nobody reads.
 - Payloads are received into tensors that the receiver made from what it expects, and never past the
   length that was announced: a peer can neither overrun a buffer nor shift the next frame.
 - Every frame has a deadline, kept across partial reads and writes: a peer that trickles single bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: Version of the protocol. Peers with different versions refuse each other: skew is an error with a
 #: name, never a misread field.
-VERSION = 2
+VERSION = 3
 
 #: Bytes of a header. Blocks: a header that swallows memory before anything of it was understood.
 MAX_HEADER = 1 << 20

@@ -4,6 +4,7 @@
     Hello(version)                              Welcome(version, dtypes) | Refused
     Compute(job, op, left, right, rows,         Result(job) +bytes | Evicted(job, ids) | Refused
             arithmetic) +bytes
+    Ring(job, op, left, right, rows) +bytes     as to Compute
     Release(ids)                                nothing
     Bye                                         nothing
 
@@ -13,6 +14,8 @@ Rules, and the attack that each one blocks:
 - A request is never decoded as a reply or the other way round: a peer cannot reflect a message.
 - Result has neither shape nor dtype. The master knows both from its own request, so no reply can
   make it allocate, reinterpret or broadcast.
+- A seed has one length and comes in the header; what it stands for is expanded only where there is room
+  for it, so that a small message takes no memory that was not granted.
 - The request says which arithmetic is allowed. Nothing that a worker says widens a tolerance.
 - Nothing a worker says is free text: codes and numbers only, so no reply can write into a log or
   drive a terminal.
@@ -21,29 +24,19 @@ Rules, and the attack that each one blocks:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 import msgspec
 import torch
 from msgspec import Meta, Struct
 
-from tempo.errors import ProtocolError, UsageError
-from tempo.ops import Arithmetic, Job, Op, Operand, result_dtype
+from tempo.errors import ProtocolError
+from tempo.ops import PRIMES, Arithmetic, Op, result_dtype, result_shape
 from tempo.wire import limits
+from tempo.wire.parts import DTYPES, DtypeName, Id, Part, RingPart, Size, nbytes
 
-Id = Annotated[int, Meta(ge=0, le=limits.MAX_ID)]
-Size = Annotated[int, Meta(ge=0, le=limits.MAX_SIZE)]
-Sizes = Annotated[tuple[Size, ...], Meta(max_length=limits.MAX_DIMS)]
 Rows = Annotated[tuple[Size, ...], Meta(max_length=limits.MAX_GROUPS)]
 Version = Annotated[int, Meta(ge=0, le=65535)]
-DtypeName = Literal["f32", "f64", "bf16"]
-
-DTYPES: Mapping[DtypeName, torch.dtype] = MappingProxyType(
-    {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}
-)
-_NAMES: Mapping[torch.dtype, DtypeName] = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
 #: Why a worker says no. version: another protocol. malformed: the request breaks a rule. memory: it
 #: does not fit this worker. failed: the device could not compute it. busy: no connection is free. role:
@@ -63,35 +56,48 @@ class Hello(Message, frozen=True):
     version: Version
 
 
-class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """One operand of a Compute. sent: its bytes follow, else the worker kept it earlier."""
-
-    id: Id
-    shape: Sizes
-    dtype: DtypeName
-    sent: bool
-    keep: bool
-
-    @property
-    def nbytes(self) -> int:
-        return nbytes(self.shape, DTYPES[self.dtype])
-
-
-class Compute(Message, frozen=True):
-    """A job. Payload: the bytes of the operands that are sent, left before right."""
+class Order(Message, frozen=True):
+    """Abstract. A job. Payload: the bytes of the operands that are sent, left before right."""
 
     carries_payload: ClassVar[bool] = True
 
     job: Id
     op: Literal["product", "grad_x", "grad_w"]
+
+    @property
+    def operation(self) -> Op:
+        return Op(self.op)
+
+    @property
+    def parts(self) -> tuple[Part, Part] | tuple[RingPart, RingPart]:
+        raise NotImplementedError
+
+    @property
+    def sent(self) -> list[Part | RingPart]:
+        """The operands in the payload, in its order."""
+        return [part for part in self.parts if part.sent]
+
+    @property
+    def payload(self) -> int:
+        return sum(part.nbytes for part in self.sent)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the operands which are sent take in a worker's memory."""
+        return sum(part.room for part in self.sent)
+
+
+class Compute(Order, frozen=True):
+    """A product of floats."""
+
     left: Part
     right: Part
     rows: Rows
     arithmetic: Literal["fp32", "tf32", "bf16"]
 
     @property
-    def operation(self) -> Op:
-        return Op(self.op)
+    def parts(self) -> tuple[Part, Part]:
+        return (self.left, self.right)
 
     @property
     def allowed(self) -> Arithmetic:
@@ -103,17 +109,28 @@ class Compute(Message, frozen=True):
         return result_dtype(self.operation, DTYPES[self.left.dtype], DTYPES[self.right.dtype], self.allowed)
 
     @property
-    def parts(self) -> tuple[Part, Part]:
+    def result_bytes(self) -> int:
+        """Raises UsageError where the operands do not go together."""
+        shape = result_shape(self.operation, self.left.shape, self.right.shape, self.rows)
+        return nbytes(shape, self.result_dtype)
+
+
+class Ring(Order, frozen=True):
+    """A product of shares: residues modulo each prime, one byte each."""
+
+    left: RingPart
+    right: RingPart
+    rows: Rows
+
+    @property
+    def parts(self) -> tuple[RingPart, RingPart]:
         return (self.left, self.right)
 
     @property
-    def sent(self) -> list[Part]:
-        """The operands in the payload, in its order."""
-        return [part for part in self.parts if part.sent]
-
-    @property
-    def payload(self) -> int:
-        return sum(part.nbytes for part in self.sent)
+    def result_bytes(self) -> int:
+        """Raises UsageError where the operands do not go together."""
+        shape = result_shape(self.operation, self.left.shape, self.right.shape, self.rows)
+        return nbytes((len(PRIMES), *shape), torch.uint8)
 
 
 class Release(Message, frozen=True):
@@ -156,7 +173,7 @@ class Refused(Message, frozen=True):
 
 
 T = TypeVar("T")
-Request = Hello | Compute | Release | Bye
+Request = Hello | Compute | Ring | Release | Bye
 Reply = Welcome | Result | Evicted | Refused
 
 _encoder = msgspec.msgpack.Encoder()
@@ -184,42 +201,3 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], header: bytes | bytearray) -> T
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # The decoder's own words may quote the peer: they go nowhere.
         raise ProtocolError("a header is no message of this protocol; expected one of its structs") from None
-
-
-def nbytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes of a contiguous tensor, in integers that do not overflow."""
-    count = dtype.itemsize
-    for size in shape:
-        count *= size
-    return count
-
-
-def compute_message(job: Job, number: int, ship: frozenset[int]) -> Compute:
-    """The request for `job`, with the operands in `ship` sent and the others referred to.
-
-    Raises UsageError where the job cannot cross the boundary.
-    """
-    expected = job.result_nbytes  # raises if the operands do not fit
-    seen: set[int] = set()
-    parts = []
-    for operand in job.operands:
-        parts.append(_part(operand, sent=operand.id in ship and operand.id not in seen))
-        seen.add(operand.id)
-    message = Compute(number, job.op.value, parts[0], parts[1], job.rows, job.arithmetic.value)
-    if max(message.payload, expected) > limits.MAX_PAYLOAD or len(job.rows) > limits.MAX_GROUPS:
-        raise UsageError(
-            f"{job.op.value} of {job.left.shape} and {job.right.shape} in {len(job.rows)} groups passes "
-            f"the limits of a frame ({limits.MAX_PAYLOAD} bytes, {limits.MAX_GROUPS} groups): split it"
-        )
-    return message
-
-
-def _part(operand: Operand, *, sent: bool) -> Part:
-    name = _NAMES.get(operand.dtype)
-    if name is None:
-        raise UsageError(
-            f"operands are float32, float64 or bfloat16, not {operand.dtype}: convert before sealing"
-        )
-    if sent and operand.tensor is None:
-        raise UsageError(f"operand {operand.id} is to be sent, but the job has no tensor for it")
-    return Part(operand.id, operand.shape, name, sent, operand.keep)

@@ -21,7 +21,6 @@ from torch import Tensor
 from tempo.errors import ProtocolError, UsageError
 from tempo.memory import Pool
 from tempo.wire import (
-    DTYPES,
     Bye,
     Channel,
     Compute,
@@ -31,6 +30,7 @@ from tempo.wire import (
     Release,
     Reply,
     Request,
+    Ring,
     limits,
 )
 from tempo.worker.executor import Executor, TooLarge, Unsupported
@@ -48,7 +48,7 @@ _IDLE = 1 / 8
 class Work:
     """An admitted request and what was shipped with it, by id."""
 
-    request: Compute
+    request: Compute | Ring
     shipped: dict[int, Tensor]
 
 
@@ -110,7 +110,7 @@ class Ahead:
         while True:
             message, _ = self._channel.receive(None)
             match message:
-                case Compute():
+                case Compute() | Ring():
                     return self._compute(message)
                 case Release():
                     self._executor.release(message.ids)
@@ -119,7 +119,7 @@ class Ahead:
                 case Hello():
                     raise ProtocolError("Hello comes once")
 
-    def _compute(self, request: Compute) -> Work | Reply:
+    def _compute(self, request: Compute | Ring) -> Work | Reply:
         channel = self._channel
         deadline = reply_deadline(channel.pending)
         if channel.pending != request.payload:
@@ -129,16 +129,19 @@ class Ahead:
             channel.drain(deadline=deadline)
             return refusal
         try:
-            shipped = {p.id: self._pool.empty(p.shape, DTYPES[p.dtype]) for p in request.sent}
+            shipped = {part.id: self._pool.empty(*part.memory) for part in request.sent}
         except (RuntimeError, MemoryError):
             self._executor.done(request)
             channel.drain(deadline=deadline)
             return Refused("memory", request.job)
-        for tensor in shipped.values():
-            channel.fill(tensor, deadline=deadline)
+        for part in request.sent:
+            for tensor in part.places(shipped[part.id]):
+                channel.fill(tensor, deadline=deadline)
+        for part in request.sent:
+            part.complete(shipped[part.id])
         return Work(request, shipped)
 
-    def _admit(self, request: Compute) -> Evicted | Refused | None:
+    def _admit(self, request: Compute | Ring) -> Evicted | Refused | None:
         try:
             missing = self._executor.admit(request)
         except UsageError:

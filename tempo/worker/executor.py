@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from tempo.errors import TempoError, UsageError
-from tempo.ops import Op, compute, result_shape, temporary_bytes
-from tempo.wire import DTYPES, Compute, Part, limits, nbytes
+from tempo.ops import Op, compute, ring_compute, ring_temporary_bytes, temporary_bytes
+from tempo.wire import DTYPES, Compute, Part, Ring, RingPart, limits
 from tempo.worker.store import OperandStore
 from tempo.worker.transfers import Download, transfers_for
 
@@ -64,7 +64,7 @@ class Executor:
         self._temporary: dict[int, int] = {}  # bytes their products need besides until they ran, by id()
         self._names: dict[int, set[int]] = {}  # what open requests refer to or will keep, by id()
         self._pins: Counter[int] = Counter()  # the same, counted
-        self._coming: dict[int, Part] = {}  # operands that open requests ship and will keep
+        self._coming: dict[int, Part | RingPart] = {}  # operands that open requests ship and will keep
         self._doomed: set[int] = set()  # released while pinned
 
     def set_aside(self, share: float) -> int:
@@ -75,7 +75,7 @@ class Executor:
             self.store.max_bytes = self._memory - idle
         return idle
 
-    def admit(self, request: Compute) -> tuple[int, ...]:
+    def admit(self, request: Compute | Ring) -> tuple[int, ...]:
         """Check a request before any of its bytes is stored, and make room for it.
 
         Returns the ids it refers to that are no longer here; with any, the job cannot be run. With none
@@ -83,32 +83,50 @@ class Executor:
         Raises UsageError for a request that breaks a rule, TooLarge for one that does not fit,
         Unsupported for one in a dtype that the device does not multiply.
         """
-        shape = result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
+        result = request.result_bytes
         left, right = request.parts
-        if left.id == right.id and (right.sent or (left.shape, left.dtype) != (right.shape, right.dtype)):
+        if left.id == right.id and (right.sent or not right.refers_to(left)):
             raise UsageError("an operand is sent once, and has one shape and dtype")
-        if not {left.dtype, right.dtype} <= set(self.dtypes):
+        if isinstance(request, Compute) and not {part.dtype for part in request.parts} <= set(self.dtypes):
             raise Unsupported("this device does not multiply operands of such a dtype")
         with self._lock:
-            return self._admit(request, nbytes(shape, request.result_dtype), self._besides(request))
+            return self._admit(request, result)
 
-    def _besides(self, request: Compute) -> int:
-        left, right = ((part.shape, DTYPES[part.dtype]) for part in request.parts)
-        op, rows, device = request.operation, request.rows, self.device.type
-        return temporary_bytes(op, left, right, rows, request.allowed, device=device)
+    def _besides(self, request: Compute | Ring) -> int:
+        """Bytes that its product needs besides operands and result. Raises UsageError."""
+        left, right = (part.shape for part in request.parts)
+        op, rows = request.operation, request.rows
+        match request:
+            case Compute():
+                one, other = (left, DTYPES[request.left.dtype]), (right, DTYPES[request.right.dtype])
+                return temporary_bytes(op, one, other, rows, request.allowed, device=self.device.type)
+            case Ring():
+                halves = self._halves(request.left)
+                if halves != self._halves(request.right):
+                    raise UsageError("operands of one and of two shares do not go together")
+                return ring_temporary_bytes(op, left, right, rows, halves, device=self.device)
 
-    def _admit(self, request: Compute, result: int, temporary: int) -> tuple[int, ...]:
+    def _halves(self, part: RingPart) -> int:
+        """Shares of an operand that is shipped, on its way or here."""
+        for sent in (part, self._coming.get(part.id)):
+            if isinstance(sent, RingPart) and sent.sent:
+                return len(sent.halves)
+        stored = self.store.get(part.id)
+        return 0 if stored is None else len(stored)
+
+    def _admit(self, request: Compute | Ring, result: int) -> tuple[int, ...]:
         sent = {part.id for part in request.sent}
         referred = [part for part in request.parts if part.id not in sent]
         missing = tuple({part.id: None for part in referred if not self._holds(part)})
         if missing:
             return missing
+        temporary = self._besides(request)
         if result > limits.MAX_PAYLOAD:
             raise TooLarge("the result does not fit a frame")
         kept = {part.id for part in referred}
         # Operands sent again replace their older copies: those may go first.
         self.release(sent)
-        need = request.payload + result
+        need = request.room + result
         # One product at a time: the largest temporaries count, not all.
         room = sum(self._reserved.values()) + need + max([temporary, *self._temporary.values()])
         if not self.store.make_room(room, len(sent) + len(self._coming), kept | self._pins.keys()):
@@ -123,18 +141,18 @@ class Executor:
                 self._doomed.discard(part.id)
         return ()
 
-    def run(self, request: Compute, shipped: Mapping[int, Tensor]) -> Tensor:
+    def run(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Tensor:
         """The result, on the CPU. Call it only after `admit` found nothing missing. Raises Gone."""
         return self.start(request, shipped).wait()
 
-    def start(self, request: Compute, shipped: Mapping[int, Tensor]) -> Download:
+    def start(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Download:
         """As `run`, but on a GPU the copies and the product are only queued when it returns."""
         try:
             return self._start(request, shipped)
         finally:
             self._let_go(request)
 
-    def _start(self, request: Compute, shipped: Mapping[int, Tensor]) -> Download:
+    def _start(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Download:
         operands: dict[int, Tensor] = {}
         for part in request.parts:
             if part.sent:
@@ -147,25 +165,24 @@ class Executor:
             for part in request.sent:
                 if part.keep:
                     self.store.put(part.id, operands[part.id])
-                    self._reserved[id(request)] -= part.nbytes
+                    self._reserved[id(request)] -= part.room
                     self._arrived(part)
         left, right = (operands[part.id] for part in request.parts)
         with torch.no_grad():
-            result = compute(request.operation, left, right, request.rows, request.allowed)
-            return self._transfers.download(result)
+            return self._transfers.download(_product(request, left, right))
 
-    def discard(self, request: Compute) -> None:
+    def discard(self, request: Compute | Ring) -> None:
         """The job failed: nothing that it shipped stays, whoever counts on it."""
         with self._lock:
             self.store.release(part.id for part in request.sent)
 
-    def done(self, request: Compute) -> None:
+    def done(self, request: Compute | Ring) -> None:
         """Close an open request, whether it was run or not."""
         with self._lock:
             self._let_go(request)
             del self._reserved[id(request)]
 
-    def _let_go(self, request: Compute) -> None:
+    def _let_go(self, request: Compute | Ring) -> None:
         """Its operands are needed no more."""
         with self._lock:
             self._temporary.pop(id(request), None)
@@ -190,23 +207,31 @@ class Executor:
                     free.append(number)
             self.store.release(free)
 
-    def _arrived(self, part: Part) -> None:
+    def _arrived(self, part: Part | RingPart) -> None:
         """No longer on its way; unless a later request ships it once more."""
         if self._coming.get(part.id) is part:
             del self._coming[part.id]
 
-    def _holds(self, part: Part) -> bool:
+    def _holds(self, part: Part | RingPart) -> bool:
         if part.id in self._doomed:
             return False  # released, and here only until an earlier request was run
         coming = self._coming.get(part.id)
         if coming is not None:
-            if (coming.shape, coming.dtype) != (part.shape, part.dtype):
+            if not part.refers_to(coming):
                 raise UsageError("an operand on its way is referred to with another shape or dtype")
             return True
         tensor = self.store.get(part.id)
-        if tensor is not None and (tuple(tensor.shape) != part.shape or tensor.dtype != DTYPES[part.dtype]):
+        if tensor is not None and not part.names(tensor):
             raise UsageError("a kept operand is referred to with another shape or dtype")
         return tensor is not None
+
+
+def _product(request: Compute | Ring, left: Tensor, right: Tensor) -> Tensor:
+    match request:
+        case Compute():
+            return compute(request.operation, left, right, request.rows, request.allowed)
+        case Ring():
+            return ring_compute(request.operation, left, right, request.rows)
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tempo.errors import UsageError
-from tempo.wire import Compute, Evicted, Refused, Result, encode
+from tempo.ops import PRIMES
+from tempo.wire import Compute, Evicted, Refused, Result, Ring, encode
 from tempo.wire.frame import as_bytes, prefix
 from tempo.worker.ahead import Connection
 from tempo.worker.executor import Executor
@@ -23,11 +24,11 @@ from tempo.worker.server import send_result, serve
 class LieKind(StrEnum):
     """What it answers instead of the result. The first group is well-formed, only a check finds it."""
 
-    FLIP_ENTRY = "flip_entry"  # one entry with its sign flipped
-    SCALE = "scale"  # the whole result times 1.01
+    FLIP_ENTRY = "flip_entry"  # one entry with its sign flipped: of residues one residue of one entry
+    SCALE = "scale"  # the whole result times 1.01: residues times 2
     SWAP = "swap"  # the latest result of another job (dX for dW), cut to length
     STALE = "stale"  # an older result of the same shape
-    NAN = "nan"
+    NAN = "nan"  # where the result is of bytes, 255: no residue
     INF = "inf"
     ZEROS = "zeros"
 
@@ -81,7 +82,7 @@ class MaliciousWorker:
     def serve(self) -> None:
         serve(self._channel, self._executor, self._answer)
 
-    def _answer(self, channel: Connection, request: Compute, result: Tensor) -> None:
+    def _answer(self, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
         number, self._jobs = self._jobs, self._jobs + 1
         lie = self._lie
         if lie.first <= number < lie.first + lie.count:
@@ -92,7 +93,7 @@ class MaliciousWorker:
             self._latest.pop(tuple(result.shape), None)
             self._latest[tuple(result.shape)] = result
 
-    def _tell(self, kind: LieKind, channel: Connection, request: Compute, result: Tensor) -> None:
+    def _tell(self, kind: LieKind, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
         forged = self._forge(kind, result)
         if forged is not None:
             return send_result(channel, request, forged)
@@ -128,19 +129,16 @@ class MaliciousWorker:
 
     def _forge(self, kind: LieKind, result: Tensor) -> Tensor | None:
         """A wrong tensor to send in good form, or None for lies about the form."""
+        residues = result.dtype == torch.uint8
         match kind:
             case LieKind.FLIP_ENTRY:
-                forged = result.clone()
-                if forged.numel():
-                    worst = forged.abs().argmax()
-                    forged.view(-1)[worst] *= -1
-                return forged
+                return _flipped(result)
             case LieKind.SCALE:
-                return result * 1.01
+                return _doubled(result) if residues else result * 1.01
             case LieKind.NAN:
-                return torch.full_like(result, float("nan"))
+                return torch.full_like(result, 255 if residues else float("nan"))
             case LieKind.INF:
-                return torch.full_like(result, float("inf"))
+                return torch.full_like(result, 255 if residues else float("inf"))
             case LieKind.ZEROS:
                 return torch.zeros_like(result)
             case LieKind.STALE:
@@ -160,7 +158,7 @@ class MaliciousWorker:
         times = -(-result.numel() // max(1, other.numel()))
         return other.repeat(times)[: result.numel()].reshape(result.shape).contiguous()
 
-    def _header(self, request: Compute, claim: int) -> bytes:
+    def _header(self, request: Compute | Ring, claim: int) -> bytes:
         header = encode(Result(request.job))
         return prefix(len(header), claim) + header
 
@@ -169,3 +167,23 @@ class MaliciousWorker:
 
     def _raw(self, data: bytes) -> None:
         self._channel.send_raw(data, deadline=time.monotonic() + 60)
+
+
+def _flipped(result: Tensor) -> Tensor:
+    """The entry of the largest magnitude, with its sign flipped."""
+    forged = result.clone()
+    if not forged.numel():
+        return forged
+    if forged.dtype == torch.uint8:  # modulo the prime of its row
+        flat = forged.view(len(PRIMES), -1)
+        place = int(flat.argmax())
+        row, column = divmod(place, flat.shape[1])
+        flat[row, column] = (PRIMES[row] - int(flat[row, column])) % PRIMES[row] or 1
+    else:
+        forged.view(-1)[forged.abs().argmax()] *= -1
+    return forged
+
+
+def _doubled(residues: Tensor) -> Tensor:
+    """Twice the integer, modulo each prime."""
+    return torch.stack([(2 * row.int() % p).byte() for row, p in zip(residues, PRIMES, strict=True)])

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from tempo.errors import DataError, ProtocolError
-from tempo.ops import result_shape
+from tempo.ops import PRIMES, Half, Seed, result_shape
 from tempo.wire import (
-    DTYPES,
     Compute,
     Reply,
     Request,
     Result,
+    Ring,
     decode_reply,
     decode_request,
     limits,
     nbytes,
 )
-from tempo.wire.frame import PREFIX_BYTES, lengths
+from tempo.wire.frame import PREFIX_BYTES, as_bytes, lengths
 from tempo.worker.recorder import ARRIVED, HEAD, LEFT, MAGIC, NOTE, SUFFIX, VERSION
 
 Direction = Literal["arrived", "left", "note"]
@@ -68,29 +68,56 @@ class Record:
 
     @property
     def operands(self) -> dict[int, Tensor]:
-        """The tensors that a Compute ships, by id; for every other message none."""
+        """The tensors that a Compute ships, by id, and of a Ring what the worker computes with: its shares
+        with seeds expanded, uint8 (H, P, *shape). For every other message none. Raises DataError where
+        seeds stand for more than a payload may hold."""
         found: dict[int, Tensor] = {}
         message = self.message
-        if not isinstance(message, Compute) or len(self.payload) != message.payload:
+        if not isinstance(message, Compute | Ring) or len(self.payload) != message.payload:
             return found
-        at = 0
+        if message.room > limits.MAX_PAYLOAD and message.room > message.payload:
+            raise DataError(f"a record of {self.connection} has seeds that stand for {message.room} bytes")
+        rest = memoryview(self.payload)
         for part in message.sent:
-            piece = bytearray(self.payload[at : at + part.nbytes])
-            dtype = DTYPES[part.dtype]
-            flat = torch.frombuffer(piece, dtype=dtype) if piece else torch.empty(0, dtype=dtype)
-            found[part.id] = flat.reshape(part.shape)
-            at += part.nbytes
+            shape, dtype = part.memory
+            found[part.id] = tensor = torch.empty(shape, dtype=dtype)
+            for place in part.places(tensor):
+                if place.numel():
+                    as_bytes(place)[:] = rest[: place.nbytes]
+                rest = rest[place.nbytes :]
+            part.complete(tensor)
         return found
 
-    def result_of(self, request: Compute) -> Tensor:
-        """The tensor of this Result, the reply to `request`. Raises ProtocolError where it is none."""
+    def result_of(self, request: Compute | Ring) -> Tensor:
+        """The tensor of this Result, the reply to `request`: of a Ring residues, uint8 (P, *shape). Raises
+        ProtocolError where it is none."""
         shape = result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
-        dtype = request.result_dtype
+        dtype = torch.uint8
+        if isinstance(request, Compute):
+            dtype = request.result_dtype
+        else:
+            shape = torch.Size((len(PRIMES), *shape))
         if not isinstance(self.message, Result) or len(self.payload) != nbytes(shape, dtype):
             raise ProtocolError("this record is not the whole result of that request")
         if not self.payload:
             return torch.empty(shape, dtype=dtype)
         return torch.frombuffer(bytearray(self.payload), dtype=dtype).reshape(shape)
+
+    @property
+    def shares(self) -> dict[int, tuple[Half, ...]]:
+        """The shares that a Ring ships, by id, as they came: residues or seeds. For other messages none."""
+        message = self.message
+        if not isinstance(message, Ring):
+            return {}
+        operands = self.operands
+        return {
+            part.id: tuple(
+                residues if key is None else Seed(key)
+                for residues, key in zip(operands[part.id], part.halves, strict=True)
+            )
+            for part in message.parts
+            if part.id in operands and part.sent
+        }
 
 
 def read(directory: Path) -> Iterator[Record]:

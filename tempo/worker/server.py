@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from tempo.errors import ProtocolError, WorkerLost
-from tempo.wire import Compute, Evicted, Hello, Message, Refused, Reply, Result, Welcome, limits
+from tempo.wire import Compute, Evicted, Hello, Message, Refused, Reply, Result, Ring, Welcome, limits
 from tempo.worker.ahead import Ahead, Connection, Work, reply_deadline
 from tempo.worker.executor import Executor, Gone
 
 #: Sends a computed result. The one thing that a lying worker does differently.
-Answer = Callable[[Connection, Compute, Tensor], None]
+Answer = Callable[[Connection, Compute | Ring, Tensor], None]
 
 
-def send_result(channel: Connection, request: Compute, result: Tensor) -> None:
+def send_result(channel: Connection, request: Compute | Ring, result: Tensor) -> None:
     """The honest answer."""
     channel.send(Result(request.job), (result,), deadline=reply_deadline(result.nbytes))
 

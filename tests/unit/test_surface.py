@@ -29,9 +29,21 @@ def test_session_methods():
     }
 
 
+def test_a_session_is_made_by_call_or_from_a_file():
+    assert list(inspect.signature(tempo.Session).parameters) == [
+        "workers",
+        "tls",
+        "config",
+        "unsafe_truth",
+        "options",
+    ]
+    assert list(inspect.signature(tempo.Session.from_file).parameters) == ["path", "options"]
+
+
 def test_settings():
     assert [f.name for f in dataclasses.fields(tempo.Config)] == [
         "scheme",
+        "unsafe_one_owner",
         "key_shift",
         "min_size",
         "unsafe_small",

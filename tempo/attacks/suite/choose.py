@@ -13,12 +13,11 @@ from tempo.attacks.suite.recording import Recording
 from tempo.attacks.suite.rows import RANK
 from tempo.attacks.suite.run import Plan
 from tempo.attacks.suite.script import subject_of
-from tempo.attacks.suite.variant import UNDEFENDED, Variant
+from tempo.attacks.suite.variant import KNOWN, UNDEFENDED, Variant
 from tempo.attacks.transcript import Transcript
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import Verdict
 from tempo.errors import UsageError
-from tempo.secrecy.scheme import SCHEMES
 
 ALL: Final = "all"
 
@@ -49,7 +48,7 @@ def listing() -> list[str]:
 
 def schemes(names: Sequence[str] | None) -> list[Variant]:
     """Without a wish the undefended run and every scheme there is."""
-    every = [UNDEFENDED, *(name for name in SCHEMES if name != UNDEFENDED)]
+    every = [UNDEFENDED, *(name for name in KNOWN if name != UNDEFENDED)]
     return list(dict.fromkeys(Variant.parse(name) for name in names or every))
 
 

@@ -18,6 +18,7 @@ from tempo.attacks.reference.subject import Subject
 from tempo.attacks.suite.plain import operands
 from tempo.attacks.suite.variant import Variant
 from tempo.config import Config
+from tempo.secrecy.scheme import SHARES
 
 #: Public inputs whose rows are taken, and tokens times positions whose states are.
 _INPUTS: Final = 4096
@@ -77,7 +78,7 @@ def own_runs(subject: Subject, architecture: tuple[LayerFacts, ...], variant: Va
 def _seals(
     subject: Subject, variant: Variant
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    if variant.scheme == "shares":
+    if variant.scheme == SHARES:
         # Not a change of basis but shares: what one worker combines is uniform, and so is this.
         return _noise, _noise
     options = {**subject.options, **variant.options}

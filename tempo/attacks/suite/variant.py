@@ -9,9 +9,10 @@ from typing import Any, Final, final
 
 from tempo.config import Config
 from tempo.errors import UsageError
-from tempo.secrecy.scheme import SCHEMES
+from tempo.secrecy.scheme import SCHEMES, SHARES
 
 UNDEFENDED: Final = "unsafe_none"
+KNOWN: Final = (*SCHEMES, SHARES)
 _WORDS: Final = MappingProxyType({"yes": True, "true": True, "no": False, "false": False})
 
 
@@ -25,8 +26,8 @@ class Variant:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise UsageError(f"there is no scheme {self.scheme!r}; there are {', '.join(SCHEMES)}")
+        if self.scheme not in KNOWN:
+            raise UsageError(f"there is no scheme {self.scheme!r}; there are {', '.join(KNOWN)}")
 
     @classmethod
     def parse(cls, text: str) -> Variant:

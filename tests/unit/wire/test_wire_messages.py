@@ -22,19 +22,19 @@ from tempo.wire import (
     Release,
     Result,
     Welcome,
-    compute_message,
     decode_reply,
     decode_request,
     encode,
     limits,
+    request_message,
 )
 
 X = Part(id=7, shape=(2, 3), dtype="f32", sent=True, keep=True)
 W = Part(id=300, shape=(1, 4, 3), dtype="f32", sent=False, keep=False)
 
-# The format of version 2, byte for byte. A change here is a new version of the protocol.
+# The format of version 3, byte for byte. A change here is a new version of the protocol.
 REQUESTS = [
-    (Hello(version=2), "82a26973a568656c6c6fa776657273696f6e02"),
+    (Hello(version=3), "82a26973a568656c6c6fa776657273696f6e03"),
     (
         Compute(job=5, op="product", left=X, right=W, rows=(2,), arithmetic="fp32"),
         "87a26973a7636f6d70757465a36a6f6205a26f70a770726f64756374a46c65667485a2696407a5736861706592"
@@ -47,8 +47,8 @@ REQUESTS = [
 ]
 REPLIES = [
     (
-        Welcome(version=2, dtypes=("f32", "f64", "bf16")),
-        "83a26973a777656c636f6d65a776657273696f6e02a664747970657393a3663332a3663634a462663136",
+        Welcome(version=3, dtypes=("f32", "f64", "bf16")),
+        "83a26973a777656c636f6d65a776657273696f6e03a664747970657393a3663332a3663634a462663136",
     ),
     (Result(job=5), "82a26973a6726573756c74a36a6f6205"),
     (Evicted(job=5, ids=(7,)), "83a26973a765766963746564a36a6f6205a36964739107"),
@@ -184,8 +184,8 @@ def _job(dtype=torch.float32, right_dtype=None, tensor=True, rows=(2,)):
     )
 
 
-def test_compute_message_ships_what_it_is_told_to():
-    message = compute_message(_job(), 9, frozenset({2}))
+def test_request_message_ships_what_it_is_told_to():
+    message = request_message(_job(), 9, frozenset({2}))
     assert [part.sent for part in message.parts] == [False, True]
     assert message.payload == 4 * 12
     assert (message.left.keep, message.right.keep) == (True, False)
@@ -193,7 +193,7 @@ def test_compute_message_ships_what_it_is_told_to():
 
 def test_an_operand_on_both_sides_is_shipped_once():
     x = Operand(1, (2, 3), torch.float64, torch.zeros(2, 3, dtype=torch.float64))
-    message = compute_message(Job(Op.GRAD_W, x, x, (2,)), 1, frozenset({1}))
+    message = request_message(Job(Op.GRAD_W, x, x, (2,)), 1, frozenset({1}))
     assert [part.sent for part in message.parts] == [True, False]
 
 
@@ -212,14 +212,14 @@ def test_an_operand_on_both_sides_is_shipped_once():
 )
 def test_jobs_that_cannot_cross_are_the_callers_fault(job, why):
     with pytest.raises(UsageError, match=why):
-        compute_message(job, 1, frozenset({1, 2}))
+        request_message(job, 1, frozenset({1, 2}))
 
 
 def test_a_job_over_the_limits_is_refused_before_it_is_sent():
     big = Operand(1, (1 << 20, 1 << 11), torch.float32, torch.zeros(1).expand(1 << 20, 1 << 11))
     weight = Operand(2, (1, 1, 1 << 11), torch.float32, torch.zeros(1, 1, 1 << 11))
     with pytest.raises(UsageError, match="split it"):
-        compute_message(Job(Op.PRODUCT, big, weight, (1 << 20,)), 1, frozenset({1, 2}))
+        request_message(Job(Op.PRODUCT, big, weight, (1 << 20,)), 1, frozenset({1, 2}))
 
 
 SIZES = st.integers(0, 6)
@@ -254,7 +254,7 @@ def test_a_job_arrives_as_it_was_meant(op, t, k, n, dtypes, arithmetic, ship):
     tensors = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes)]
     pair = [Operand(i + 1, tuple(t.shape), t.dtype, t, bool(i)) for i, t in enumerate(tensors)]
     job = Job(op, *pair, (t,), arithmetic)
-    message = decode_request(encode(compute_message(job, 3, frozenset(ship))))
+    message = decode_request(encode(request_message(job, 3, frozenset(ship))))
     assert (message.operation, message.rows, message.allowed) == (op, (t,), arithmetic)
     assert message.result_dtype == job.result_dtype
     assert message.payload == sum(o.nbytes for o in pair if o.id in ship)
