@@ -42,19 +42,26 @@ _FEW: Final = 8
 _CHOICES: Final = 100
 
 
-def whitening(z_SF: Array, *, centred: bool = True) -> Array:
-    """V (F, r) with unit, uncorrelated columns in Z V; r is the numerical rank."""
+def whitening(z_SF: Array, *, centred: bool = True, most: int | None = None) -> Array:
+    """V (F, r) with unit, uncorrelated columns in Z V; r is the numerical rank, or the `most` strongest."""
     z = z_SF - z_SF.mean(0) if centred else z_SF
     _, s, vt = np.linalg.svd(z, full_matrices=False)
     r = max(1, int((s > _RANK * s[0]).sum())) if s.size and s[0] > 0 else 0
+    r = r if most is None else min(r, most)
     return np.asarray(vt[:r].T / s[:r] * len(z) ** 0.5)
 
 
 def fastica(
-    z_SF: Array, *, turns: int = 150, seed: int = 0, centred: bool = True, tolerance: float = 1e-5
+    z_SF: Array,
+    *,
+    turns: int = 150,
+    seed: int = 0,
+    centred: bool = True,
+    tolerance: float = 1e-5,
+    most: int | None = None,
 ) -> Array:
     """V (F, r). Empty where there is no variance."""
-    v = whitening(z_SF, centred=centred)
+    v = whitening(z_SF, centred=centred, most=most)
     if v.shape[1] == 0:
         return v
     z = (z_SF - z_SF.mean(0) if centred else z_SF) @ v
@@ -69,9 +76,11 @@ def fastica(
     return np.asarray(v @ q)
 
 
-def second_order(z_SF: Array, lags: Sequence[int] = (1, 2, 3, 4, 7, 14, 28), *, sweeps: int = 20) -> Array:
+def second_order(
+    z_SF: Array, lags: Sequence[int] = (1, 2, 3, 4, 7, 14, 28), *, sweeps: int = 6, most: int | None = None
+) -> Array:
     """V (F, r), from the order of the samples."""
-    v = whitening(z_SF)
+    v = whitening(z_SF, most=most)
     if v.shape[1] == 0:
         return v
     z = (z_SF - z_SF.mean(0)) @ v
