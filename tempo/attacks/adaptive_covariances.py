@@ -1,7 +1,7 @@
 """Adaptive attack on `mixing`, 1: joint diagonalisation of the batches that share one feature basis.
 
 Written with the scheme's source in hand. Rows get a fresh A for every operand, features keep B as long as W
-keeps its key (an optimizer step; `weight_uses` requests in inference). So take what row mixing hardly changes:
+keeps its key (an optimizer step; `weight_uses` requests in inference). What row mixing hardly changes:
 
     S_t = X'_t^T X'_t = B X_t^T (A_t^T A_t) X_t B^T        one for each operand t of the epoch
 
@@ -38,9 +38,10 @@ from tempo.attacks.transcript import Pass, Transcript
 
 _LEAST: Final = 8  # operands under one key
 _MOST: Final = 512
-_WIDEST: Final = 256
-_PAIRS: Final = 6  # keys and groups that are attacked
-_SWEEPS: Final = 12
+_WIDEST: Final = 128
+_ENTRIES: Final = 2_000_000  # of all matrices of one key
+_PAIRS: Final = 3  # keys and groups that are attacked
+_SWEEPS: Final = 8
 _ROTATION: Final = 1e-4  # radians below which a rotation is none
 
 Matrix = NDArray[np.float64]
@@ -49,8 +50,8 @@ Matrix = NDArray[np.float64]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixed:
-    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K) and the whitener
-    (K, K) it is a rotation of. operands: how many shared the key."""
+    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
+    whitener (K, K) it is a rotation of. operands: how many shared the key."""
 
     x_id: int
     group: int
@@ -90,7 +91,8 @@ def _epochs(transcript: Transcript) -> Iterator[tuple[list[Pass], int]]:
 
 
 def _unmixed(passes: list[Pass], group: int) -> Unmixed:
-    rows = [p.groups(p.x)[group].double() for p in passes[:_MOST]]
+    most = min(_MOST, max(_LEAST, _ENTRIES // passes[0].x.shape[1] ** 2))
+    rows = [p.groups(p.x)[group].double() for p in passes[:most]]
     s_TKK = np.stack([(t.mT @ t / max(1, len(t))).numpy() for t in rows])
     s_TKK /= np.maximum(np.trace(s_TKK, axis1=1, axis2=2), 1e-300)[:, None, None]
     values, vectors = np.linalg.eigh(s_TKK.mean(0))

@@ -1,8 +1,8 @@
 """How well features were unmixed: G = U B diag(deviation of each feature), and of each recovered feature the
 largest share max_k G_k^2 / sum_k G_k^2 that one true feature has in its energy.
 
-Chance is that of random rotations in place of the one that was found, on the same whitener. (Plain correlation
-would mislead: features are correlated among themselves.)
+Chance is that of random rotations in place of the one that was found, on the same whitener. (Plain
+correlation would mislead: features are correlated among themselves.)
 """
 
 from __future__ import annotations
