@@ -7,10 +7,14 @@ from enum import StrEnum
 from typing import Any, Final, final
 
 from tempo.attacks.adaptive_covariances import AdaptiveCovariances
+from tempo.attacks.adaptive_known import AdaptiveKnown
 from tempo.attacks.attack import Attack
+from tempo.attacks.blind_separation import BlindSeparation
 from tempo.attacks.directions import DirectionMatching
+from tempo.attacks.exact_constraints import ExactConstraints
 from tempo.attacks.gradient_inversion import GradientInversion
 from tempo.attacks.invariants import MonomialInvariants
+from tempo.attacks.known_plaintext import KnownPlaintextAttack
 from tempo.attacks.labels import LabelRecovery
 from tempo.attacks.layer_linking import LayerLinking
 from tempo.attacks.learned_distinguishing import LearnedDistinguishing
@@ -18,9 +22,13 @@ from tempo.attacks.learned_inversion import LearnedInversion
 from tempo.attacks.moments import SecondMoments
 from tempo.attacks.products import KeyShiftProducts
 from tempo.attacks.score.adaptive_covariances import AdaptiveCovariancesScorer
+from tempo.attacks.score.adaptive_known import AdaptiveKnownScorer
+from tempo.attacks.score.blind_separation import BlindSeparationScorer
 from tempo.attacks.score.directions import DirectionsScorer
+from tempo.attacks.score.exact_constraints import ExactConstraintsScorer
 from tempo.attacks.score.gradient_inversion import GradientInversionScorer
 from tempo.attacks.score.invariants import InvariantsScorer
+from tempo.attacks.score.known_plaintext import KnownPlaintextScorer
 from tempo.attacks.score.labels import LabelsScorer
 from tempo.attacks.score.layer_linking import LayerLinkingScorer
 from tempo.attacks.score.learned_distinguishing import LearnedDistinguishingScorer
@@ -78,12 +86,16 @@ ATTACKS: Final[tuple[Entry, ...]] = (
     Entry(LayerLinking(), LayerLinkingScorer(), ("mlp",)),
     Entry(MonomialInvariants(), InvariantsScorer(), ("finetune", "text")),
     Entry(DirectionMatching(), DirectionsScorer(), ("finetune", "text")),
+    Entry(BlindSeparation(), BlindSeparationScorer(), ("images", "mlp", "text")),
+    Entry(KnownPlaintextAttack(), KnownPlaintextScorer(), ("kinds", "mlp", "text")),
     Entry(SecondMoments(), MomentsScorer(), ("finetune", "text")),
     Entry(SimilarityInvariants(), SimilarityScorer(), ("finetune",), Visible.KEY_SHIFT),
     Entry(LearnedInversion(), LearnedInversionScorer(), ("mlp", "images")),
     Entry(LearnedDistinguishing(), LearnedDistinguishingScorer(), ("kinds", "mlp")),
     Entry(Tokens(), TokensScorer(), ("text", "finetune")),
     Entry(GradientInversion(), GradientInversionScorer(), ("mlp",)),
+    Entry(ExactConstraints(), ExactConstraintsScorer(), ("finetune", "images", "mlp"), Visible.ALWAYS),
     Entry(Traffic(), TrafficScorer(), ("text", "finetune"), Visible.ALWAYS),
     Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("kinds", "text")),
+    Entry(AdaptiveKnown(), AdaptiveKnownScorer(), ("kinds", "text")),
 )

@@ -24,6 +24,8 @@ from tempo.attacks.truth import Truth
 from tempo.errors import DataError
 
 _THREE_BY_THREE: Final = (3, 3)
+#: Known operands of an epoch.
+_KNOWN: Final = 16
 
 
 @final
@@ -92,15 +94,16 @@ def _sizes(w_GNK: Tensor) -> tuple[int, int, int]:
 
 
 def known_batch(recording: Recording) -> Mapping[int, Tensor]:
-    """Plain rows of the first batch, by id: of each layer the first X that was sealed."""
+    """Plain rows of X, by id: of each layer's first W epoch the first half, the first X alone of two or three.
+    What an attacker knows who sends requests of its own."""
     known: dict[int, Tensor] = {}
     seen: set[str] = set()
     for passes in recording.transcript.layers():
         try:
-            about = recording.truth.of(passes[0].x_id)
+            plain = [recording.truth.of(p.x_id) for p in passes[: max(1, len(passes) // 2)][:_KNOWN]]
         except DataError:
             continue
-        if about.weight not in seen:
-            seen.add(about.weight)
-            known[passes[0].x_id] = about.plain
+        if plain[0].weight not in seen:
+            seen.add(plain[0].weight)
+            known |= {p.x_id: about.plain for p, about in zip(passes, plain, strict=False)}
     return known
