@@ -53,6 +53,12 @@ class Screen(Watcher):
     def done(self, rows: Sequence[Row]) -> None:
         if self._task is not None:
             self._progress.advance(self._task)
+        if not self._progress.console.is_terminal:  # a bar is drawn on terminals alone: logs get lines
+            for row in rows:
+                operand = "" if row.finding is None else f", {row.finding.operand}"
+                self.say(
+                    f"{row.reference}, {row.scheme}, {row.attack}{operand}: {row.verdict} {row.why}".strip()
+                )
 
 
 def show(result: Result) -> None:

@@ -94,7 +94,7 @@ def _sizes(w_GNK: Tensor) -> tuple[int, int, int]:
 
 
 def known_batch(recording: Recording) -> Mapping[int, Tensor]:
-    """Plain rows of X, by id: of each layer's first W epoch the first half, the first X alone of two or three.
+    """Plain rows of X by id: the first half of those that met each layer's first W, at least one.
     What an attacker knows who sends requests of its own."""
     known: dict[int, Tensor] = {}
     seen: set[str] = set()
