@@ -54,7 +54,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(tokens), labels)
 
 
-def finetune(say: Say) -> Subject:
+def fine_tuned(say: Say) -> Subject:
     """Raises DataError without network, UsageError without transformers."""
     model, tokenizer = _pretrained(say)
     name, texts, labels = mails(say, _EACH)

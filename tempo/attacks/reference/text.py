@@ -81,7 +81,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 
 
-def text(say: Say) -> Subject:
+def language_model(say: Say) -> Subject:
     """Raises DataError."""
     name, raw = plays(say)
     words = re.findall(r"[a-z']+|[.,;:!?]", raw.lower())

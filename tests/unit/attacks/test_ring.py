@@ -1,4 +1,4 @@
-"""Of shares a transcript holds what one worker can add up: an integer that says nothing. Three have the truth."""
+"""Of shares a transcript holds what one worker adds up: integers that say nothing. Three have the truth."""
 
 import pytest
 import torch
