@@ -53,8 +53,8 @@ def candidate(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """Of one W': candidates by distance, nearest first; by the spectrum of products with gradients, and by
-    singular values alone. None where it could not be told.
+    """Of one W': candidates by distance, nearest first; by the spectrum of products with gradients, by
+    the smallest q that explains it, and by singular values alone. None where it could not be told.
 
     layer: its place in the candidates. x_ids: the X' that met it. known: the candidates' X of this layer.
     """
@@ -63,6 +63,7 @@ class Ranked:
     layer: int
     x_ids: tuple[int, ...]
     by_spectrum: Tensor | None
+    by_effort: Tensor | None
     by_values: Tensor | None
     known: tuple[Tensor, ...]
 
@@ -86,7 +87,7 @@ class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
         if depth == 0 or any(len(each) != 3 * depth for each in knowledge.operands):
             raise NothingToAttack("each candidate is X, W and dY of every layer: see `candidate`")
         spectra: dict[int, list[list[Expected]]] = {}
-        values: dict[int, list[Tensor]] = {}
+        values: dict[int, list[list[Tensor]]] = {}
         out, loose = [], _loose(transcript)
         for i, passes in enumerate(layers):
             layer = i % depth
@@ -94,16 +95,20 @@ class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
             if any(x.numel() == 0 for x, _, _ in of):
                 continue
             if layer not in values:
-                values[layer] = [_values(x.double() - x.double().mean(0)) for x, _, _ in of]
+                values[layer] = [
+                    [_values(x.double()), _values(x.double() - x.double().mean(0))] for x, *_ in of
+                ]
                 complete = all(w.numel() and dy.numel() for _, w, dy in of)
                 spectra[layer] = [_expected(*triple) for triple in of] if complete else []
+            expected = spectra[layer]
             mine = _seen(passes, loose.get(passes[0].w_id or 0, []))
             out.append(
                 Ranked(
                     passes[0].w_id or 0,
                     layer,
                     tuple(p.x_id for p in passes),
-                    _nearest(mine, spectra[layer]) if mine is not None and spectra[layer] else None,
+                    None if mine is None or not expected else _nearest(mine, expected),
+                    None if mine is None or not expected else _least_effort(mine, expected),
                     _by_values(passes, values[layer]),
                     tuple(x for x, _, _ in of),
                 )
@@ -187,6 +192,18 @@ def _spectrum(square: Tensor) -> Tensor:
 
 
 def _nearest(mine: Tensor, candidates: Sequence[Sequence[Expected]]) -> Tensor:
+    """Of spectra as they are: bears a W that has moved from the candidate's, and small centres."""
+
+    def apart(one: Expected) -> float:
+        theirs = one.values[one.values.abs().argsort(descending=True)[: len(mine)]]
+        a, b = (torch.stack([t.real, t.imag.abs()], 1) for t in (mine, theirs))
+        return float((a - b).norm() / (a.norm() + b.norm()))
+
+    return torch.tensor([min(apart(one) for one in each) for each in candidates]).argsort()
+
+
+def _least_effort(mine: Tensor, candidates: Sequence[Sequence[Expected]]) -> Tensor:
+    """Bears any centre, where W is as the candidate says."""
     return torch.tensor([min(one.effort(mine) for one in each) for each in candidates]).argsort()
 
 
@@ -199,7 +216,7 @@ def _values(x_TK: Tensor) -> Tensor:
     return torch.nn.functional.pad(rest, (0, VALUES - len(rest)))
 
 
-def _by_values(passes: Sequence[Pass], candidates: Sequence[Tensor]) -> Tensor:
+def _by_values(passes: Sequence[Pass], candidates: Sequence[Sequence[Tensor]]) -> Tensor:
     # Rows of all passes share B and have row bases of their own: stacked, singular values are those of all.
     mine = _values(torch.cat([p.groups(p.x)[0].double() for p in passes]))
-    return torch.tensor([float((v - mine).norm()) for v in candidates]).argsort()
+    return torch.tensor([min(float((v - mine).norm()) for v in each) for each in candidates]).argsort()

@@ -30,7 +30,11 @@ class SimilarityScorer(Scorer[list[Ranked]]):
             if len(apart) < 2 or apart.min() == apart.max():
                 continue
             right = int(apart.argmin())
-            ways = {"by products with gradients": each.by_spectrum, "by singular values": each.by_values}
+            ways = {
+                "by products with gradients": each.by_spectrum,
+                "by products, centre unknown": each.by_effort,
+                "by singular values": each.by_values,
+            }
             for name, ranking in ways.items():
                 if ranking is not None:
                     values[name].append(float(int(ranking[0]) == right))

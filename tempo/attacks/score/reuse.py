@@ -1,0 +1,174 @@
+"""Judge of attack 11, and the curve that Config.weight_uses is chosen from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from tempo.attacks.reuse import KeyReuse, Nearest, Reuse, Use, spectrum
+from tempo.attacks.score.scorer import Scorer
+from tempo.attacks.truth import Plain, Truth, matrix
+from tempo.attacks.verdict import Trials, interval
+
+#: An operand counts as a repeat where its second moment lies this much nearer than the others' (median).
+_REPEAT: Final = 0.3
+_ROTATIONS: Final = 10
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Largest share of a true feature in a component, after so many uses of one key; chance: random rotations
+    of the same components. way: "components" or "moments". rank: of the operands stacked."""
+
+    uses: int
+    way: str
+    score: float
+    low: float
+    high: float
+    chance: float
+    rank: int
+
+
+def reuse_curve(guess: Reuse, truth: Truth) -> list[CurvePoint]:
+    """By way, then by uses."""
+    out = []
+    for (way, uses), (values, chance, rank) in sorted(_shares(guess, truth).items()):
+        of = interval(values)
+        out.append(CurvePoint(uses, way, of.mean, of.low, of.high, sum(chance) / len(chance), rank))
+    return out
+
+
+@final
+class ReuseScorer(Scorer[Reuse]):
+    """Basis: a trial for each component. Repeats: one for each operand that has one. Changed rows: energy of
+    the true change in the directions found; chance by dimensions. Steps: correlation of the change of spectra
+    with the true one; chance by the change of another step."""
+
+    attack = KeyReuse
+
+    def score(self, guess: Reuse, truth: Truth) -> dict[str, Trials]:
+        how = "measured: random rotations of the same components"
+        out = {
+            f"basis after {uses} uses, {way}": Trials(v, sum(c) / len(c), how, details={"rank": float(rank)})
+            for (way, uses), (v, c, rank) in sorted(_shares(guess, truth).items())
+        }
+        for name, found in (("same key", guess.same_key), ("fresh keys", guess.fresh_keys)):
+            hits, chances = _repeats(found, truth)
+            if hits:
+                out[f"repeats, {name}"] = Trials(
+                    hits, sum(chances) / len(chances), "derived: one over those it was chosen from"
+                )
+        opened, chances = _changed(guess.same_key, truth)
+        if opened:
+            out["changed row, same key"] = Trials(
+                opened, sum(chances) / len(chances), "derived: as many random directions"
+            )
+        steps, chances = _steps(guess, truth)
+        if steps:
+            out["steps of W, fresh keys"] = Trials(
+                steps, sum(chances) / len(chances), "measured: true change of another step"
+            )
+        return out
+
+
+def _shares(guess: Reuse, truth: Truth) -> dict[tuple[str, int], tuple[list[float], list[float], int]]:
+    out: dict[tuple[str, int], tuple[list[float], list[float], int]] = {}
+    generator = torch.Generator().manual_seed(0)
+    for use in guess.curve:
+        mixing = _mixing(use, truth)
+        for way, unmixing in use.unmixing.items():
+            values, chance, _ = out.get((way, use.uses), ([], [], 0))
+            values += _largest(unmixing @ mixing).tolist()
+            for _ in range(_ROTATIONS):
+                size = len(unmixing)
+                q = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+                chance.append(float(_largest(q @ unmixing @ mixing).mean()))
+            out[way, use.uses] = values, chance, use.rank
+    return out
+
+
+def _mixing(use: Use, truth: Truth) -> Tensor:
+    """B times the deviations of the plain features, (K, K)."""
+    plain = [truth.of(i) for i in use.x_ids]
+    x = torch.cat([p.groups[0] for p in plain]).double()
+    mixing: Tensor = matrix(plain[0].right[0]) * x.std(0)
+    return mixing
+
+
+def _largest(g: Tensor) -> Tensor:
+    share = g.square() / g.square().sum(1, keepdim=True).clamp_min(1e-300)
+    return share.amax(1)
+
+
+def _repeats(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:
+    hits: list[float] = []
+    chances: list[float] = []
+    moments: dict[int, Tensor] = {}
+
+    def moment(id_: int) -> Tensor:
+        if id_ not in moments:
+            x = truth.of(id_).groups[0].double()
+            moments[id_] = x.mT @ x
+        return moments[id_]
+
+    for each in found:
+        mine = moment(each.x_id)
+        apart = torch.stack([(moment(i) - mine).norm() for i in each.among])
+        if float(apart.min()) < _REPEAT * float(apart.median()):
+            # Any repeat will do, there may be several.
+            twins = {i for i, d in zip(each.among, apart, strict=True) if d < _REPEAT * apart.median()}
+            hits.append(float(each.other in twins))
+            chances.append(len(twins) / len(each.among))
+    return hits, chances
+
+
+def _changed(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:
+    values: list[float] = []
+    chances: list[float] = []
+    for each in found:
+        if each.changed is None:
+            continue
+        mine, other = truth.of(each.x_id), truth.of(each.other)
+        new = _new_row(mine, other)
+        if new is None:
+            continue
+        b = matrix(mine.right[0])
+        space = torch.linalg.svd(other.groups[0].double() @ b.mT, full_matrices=False).Vh
+        direction = b @ new
+        direction = direction - space.mT @ (space @ direction)
+        values.append(float((each.changed.mT @ direction).norm() ** 2 / direction.norm() ** 2))
+        chances.append(each.changed.shape[1] / (len(b) - len(space)))
+    return values, chances
+
+
+def _new_row(mine: Plain, other: Plain) -> Tensor | None:
+    """The row of one operand that the other has not, where there is just one."""
+    a, b = mine.groups[0].double(), other.groups[0].double()
+    fresh = torch.cdist(a, b).amin(1) > 1e-3 * float(a.square().mean().sqrt())
+    return a[fresh][0] if int(fresh.sum()) == 1 else None
+
+
+def _steps(guess: Reuse, truth: Truth) -> tuple[list[float], list[float]]:
+    seen: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for a, b, change in guess.steps:
+        true = spectrum(truth.of(b).groups[0]) - spectrum(truth.of(a).groups[0])
+        if float(true.norm()) > 1e-9:
+            seen[true.shape].append((change, true))
+    values: list[float] = []
+    chances: list[float] = []
+    for of_shape in seen.values():
+        for i, (change, true) in enumerate(of_shape):
+            values.append(_correlation(change, true))
+            if len(of_shape) > 1:
+                chances.append(_correlation(change, of_shape[i - 1][1]))
+    return values, chances or [0.0]
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a, b]))[0, 1].nan_to_num())
