@@ -1,0 +1,97 @@
+"""Judge of attack 14. Images are trials: the structural similarity (Wang and others 2004) of the best of the
+recovered maps in an image's place to any true map of its batch.
+
+True maps: the strongest channels of the plain operand. Chance: the same maps against the same true ones
+turned
+by a quarter, which are images with the same statistics that nobody sent.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from torch import Tensor
+
+from tempo.attacks.score.scorer import Scorer
+from tempo.attacks.spatial import Maps, Spatial
+from tempo.attacks.truth import Truth
+from tempo.attacks.verdict import Trials
+
+Array = NDArray[np.float64]
+
+_CHANNELS: Final = 4
+_WINDOW: Final = 7
+_PICTURES: Final = 8
+
+
+@final
+class SpatialScorer(Scorer[list[Maps]]):
+    attack = Spatial
+
+    def score(self, guess: list[Maps], truth: Truth) -> dict[str, Trials]:
+        values: list[float] = []
+        blind: list[float] = []
+        for each in guess:
+            true = _true(each, truth)
+            for image in each.maps_MCIJ:
+                values.append(float(_table(image, true).max()))
+                blind.append(float(_table(image, np.rot90(true, axes=(-2, -1))).max()))
+        how = "the same maps against true ones turned by a quarter, measured"
+        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how)}
+
+    def pictures(self, guess: list[Maps], truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
+        """(how it was made, recovered, the true map it is nearest to), the best of some images."""
+        out = []
+        for each in guess:
+            true = _true(each, truth)
+            for image in each.maps_MCIJ[: _PICTURES // max(len(guess), 1) + 1]:
+                table = _table(image, true)
+                c, t = np.unravel_index(int(table.argmax()), table.shape)
+                sign = np.sign((_even(image[c]) * _even(true[t])).sum()) or 1.0
+                pair = (torch.from_numpy(sign * image[c].copy()), torch.from_numpy(true[t].copy()))
+                out.append((each.names[int(c)], *pair))
+        return out[:_PICTURES]
+
+
+def _true(each: Maps, truth: Truth) -> Array:
+    """(images * channels, I, J)."""
+    plain = truth.of(each.operand).groups[each.group].double().numpy()
+    height, width = each.maps_MCIJ.shape[-2:]
+    strong = np.argsort(-plain.var(0))[:_CHANNELS]
+    count = -(-len(plain) // (height * width))
+    # Rows that were left out are missing here too: an order that shows in X' shows against this one.
+    plain = np.pad(plain, ((0, count * height * width - len(plain)), (0, 0)))
+    maps = plain[:, strong].T
+    # Of the images that were looked at.
+    return np.asarray(
+        maps.reshape(len(strong), count, height, width)[:, : len(each.maps_MCIJ)].reshape(-1, height, width)
+    )
+
+
+def _table(maps_CIJ: Array, true_TIJ: Array) -> Array:
+    """|SSIM| of each map with each true one, (c, t); both made even in mean and deviation first, and either
+    sign taken, since neither is known to an attacker. Constant maps resemble nothing."""
+    a, b = _even(maps_CIJ)[:, None], _even(true_TIJ)[None]
+    size = min(_WINDOW, *maps_CIJ.shape[-2:])
+
+    def mean(t: Array) -> Array:
+        return np.asarray(uniform_filter(t, (0, 0, size, size), mode="reflect"))
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
+    # Constants of the index for a range of about four deviations.
+    c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
+    bottom = (ma * ma + mb * mb + c1) * (va + vb + c2)
+    plus = (2 * ma * mb + c1) * (2 * cov + c2) / bottom
+    minus = (-2 * ma * mb + c1) * (-2 * cov + c2) / bottom
+    alive = (maps_CIJ.std((-2, -1)) > 1e-9)[:, None] & (true_TIJ.std((-2, -1)) > 1e-9)[None]
+    return np.where(alive, np.maximum(plus.mean((-2, -1)), minus.mean((-2, -1))), 0.0)
+
+
+def _even(t: Array) -> Array:
+    about = t - t.mean((-2, -1), keepdims=True)
+    return np.asarray(about / (about.std((-2, -1), keepdims=True) + 1e-12))

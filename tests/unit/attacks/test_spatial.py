@@ -1,0 +1,67 @@
+"""Maps of a convolution look like images where rows keep their order, and like noise where they are mixed."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from bench_lab import Lab, RowsPermuted, digits, scheme
+
+from tempo.attacks import NothingToAttack, Transcript
+from tempo.attacks.score.spatial import SpatialScorer
+from tempo.attacks.spatial import Batch, Spatial, edges, natural
+from tempo.secrecy.basis import identity
+
+IMAGES, SIDE = 16, 14
+
+
+class RowsInOrder(RowsPermuted):
+    """A knob turned down: features mixed, rows as they are."""
+
+    name = "rows in order"
+
+    def _stretches(self, stream, lengths):
+        return [identity(length) for length in lengths]
+
+
+def scores(folder, chosen):
+    torch.manual_seed(10)
+    images = F.interpolate(digits()[0][:IMAGES].reshape(-1, 1, 8, 8), size=SIDE, mode="bilinear")
+    x = torch.relu(F.conv2d(images, torch.randn(64, 1, 3, 3), padding=1))
+    lab = Lab(chosen, folder)
+    lab.forward(lab.weight(torch.randn(1, 64, 64)), x.permute(0, 2, 3, 1).reshape(1, -1, 64).contiguous())
+    guess = Spatial().run(lab.transcript, Batch(images=IMAGES))
+    found = SpatialScorer().score(guess, lab.truth)["maps of convolutions"]
+    return float(np.mean(found.values)), found.chance, SpatialScorer().pictures(guess, lab.truth)
+
+
+def test_undefended_maps_are_the_images(tmp_path):
+    score, chance, pictures = scores(tmp_path, scheme("unsafe_none"))
+    assert score > 0.999
+    assert chance < 0.7
+    name, recovered, true = pictures[0]
+    assert name == "raw"
+    assert recovered.shape == true.shape == (SIDE, SIDE)
+
+
+def test_mixed_features_do_not_hide_images_if_rows_keep_their_order(tmp_path):
+    score, chance, _ = scores(tmp_path, RowsInOrder(block=64))
+    assert score > chance + 0.15
+
+
+def test_mixed_rows_do(tmp_path):
+    score, chance, _ = scores(tmp_path, scheme("mixing"))
+    assert abs(score - chance) < 0.05
+
+
+def test_ways_to_sharpen_keep_what_they_should():
+    rng = np.random.default_rng(0)
+    image = np.zeros((1, 16, 16))
+    image[0, 4:10, 5:12] = 1.0
+    assert np.corrcoef(edges(image).ravel(), image.ravel())[0, 1] > 0.7
+    blurred = np.fft.ifft2(np.fft.fft2(image) * (1 + rng.random((16, 16)))).real
+    assert np.corrcoef(natural(blurred).ravel(), natural(image).ravel())[0, 1] > 0.5
+
+
+def test_nothing_to_attack():
+    with pytest.raises(NothingToAttack, match="square maps"):
+        Spatial().run(Transcript(()), Batch(images=4))
