@@ -22,6 +22,7 @@ from tempo.config import Config
 from tempo.ops import Op, grad_w, grad_x, product
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.rows import Selection
+from tempo.secrecy.scheme import Scheme
 from tempo.secrecy.seal import FeatureKey, RowKey, draw_centre
 from tempo.truth import UnsafeTruth
 
@@ -40,10 +41,11 @@ class Step:
 
 @final
 class Sealer:
-    """Seals under a session key of its own. Two calls never share a key."""
+    """Seals under a session key of its own. Two calls never share a key. how: settings, or a scheme that no
+    setting gives, such as one with a part left out."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self._scheme = (config or Config()).make_scheme()
+    def __init__(self, how: Config | Scheme | None = None) -> None:
+        self._scheme = how if isinstance(how, Scheme) else (how or Config()).make_scheme()
         self._key = SessionKey()
         self._labels = itertools.count(1)
 

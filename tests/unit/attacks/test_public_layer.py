@@ -15,6 +15,9 @@ from tempo.attacks.tokens import Tokens
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import interval
 from tempo.config import Config
+from tempo.secrecy.mixing import mixing_bases
+from tempo.secrecy.monomial import monomial_bases
+from tempo.secrecy.scheme import Scheme
 
 K = 80
 
@@ -56,6 +59,26 @@ def judged(attack, scorer, given, folder, **options):
 def test_tokens_are_read(scheme, language, tmp_path):
     found = judged(Tokens(), TokensScorer(), language, tmp_path, scheme=scheme)
     assert all(interval(t.values).mean > 0.98 > 0.1 > t.chance for t in found.values())
+
+
+class RowsPermuted(Scheme):
+    """`mixing` with a knob turned all the way down: rows are permuted and scaled only."""
+
+    name = "mixing"
+    blurs_rows = False
+
+    def features(self, stream, lengths):
+        return mixing_bases(stream, lengths, spread=2**0.5, rounds=2, block=64)
+
+    def _stretches(self, stream, lengths):
+        return monomial_bases(stream, lengths, spread=2**0.5)
+
+
+def test_equal_rows_are_seen_where_rows_are_only_permuted(language, tmp_path):
+    steps, knowledge = language
+    transcript = Sealer(RowsPermuted(chunk=8192, smallest=64)).run(tmp_path, steps)
+    found = TokensScorer().score(Tokens().run(transcript, knowledge), Truth(tmp_path))["X, equal rows"]
+    assert interval(found.values).low > 0.9 > found.chance
 
 
 def test_tokens_are_not_read_where_rows_and_features_are_mixed(language, tmp_path):
