@@ -107,7 +107,7 @@ class Session:
             engine = Engine(desk, fleet, weights, key_shift=shift, local_fallback=fallback)
             self._auto = Auto(lambda: calibrate(fleet, config, ids), config)
         self._workers = len(self._fleet.stats.jobs)  # that were ever named, so that names stay unique
-        rules = Rules(config.min_size, config.offload_attention, winograd=config.scheme != SHARES)
+        rules = Rules(config.min_size, config.offload_attention, delicate=config.scheme != SHARES)
         named = {"always": always, "never": Never(), "auto": self._auto or always}
         places = Places(config.placement, named)
         self._interceptor = Interceptor(Offload(engine, rules, self._account, places))

@@ -66,7 +66,9 @@ class Seen(Worker):
 class Bench:
     """An engine on these workers, by owner, with its account and events."""
 
-    def __init__(self, *owners: list[Worker], fallback: bool = True, shift: bool = True, **fleet) -> None:
+    def __init__(
+        self, *owners: list[Worker], fallback: bool = True, shift: bool = True, truth=None, **fleet
+    ) -> None:
         self.events: list[Event] = []
         self.stats = Stats()
         key, settings = SessionKey(), FleetSettings(**fleet)
@@ -74,7 +76,9 @@ class Bench:
             {f"owner-{i}": Fleet(own, settings, self.events.append) for i, own in enumerate(owners)},
             Registry(shared=True),
         )
-        desk = Desk(key, ExactVerifier(key), self.owners, self.stats, itertools.count(1), itertools.count(1))
+        desk = Desk(
+            key, ExactVerifier(key), self.owners, self.stats, itertools.count(1), itertools.count(1), truth
+        )
         self.engine = SharesEngine(desk, SharedWeights(desk), key_shift=shift, local_fallback=fallback)
 
     @property

@@ -21,6 +21,8 @@ from tempo.attacks.learned_distinguishing import LearnedDistinguishing
 from tempo.attacks.learned_inversion import LearnedInversion
 from tempo.attacks.moments import SecondMoments
 from tempo.attacks.products import KeyShiftProducts
+from tempo.attacks.reuse import KeyReuse
+from tempo.attacks.row_blocks import DependentRows
 from tempo.attacks.score.adaptive_covariances import AdaptiveCovariancesScorer
 from tempo.attacks.score.adaptive_known import AdaptiveKnownScorer
 from tempo.attacks.score.blind_separation import BlindSeparationScorer
@@ -35,14 +37,18 @@ from tempo.attacks.score.learned_distinguishing import LearnedDistinguishingScor
 from tempo.attacks.score.learned_inversion import LearnedInversionScorer
 from tempo.attacks.score.moments import MomentsScorer
 from tempo.attacks.score.products import ProductsScorer
+from tempo.attacks.score.reuse import ReuseScorer
+from tempo.attacks.score.row_blocks import DependentRowsScorer
 from tempo.attacks.score.scorer import Scorer
 from tempo.attacks.score.similarity import SimilarityScorer
 from tempo.attacks.score.sinkhorn import SinkhornScorer
+from tempo.attacks.score.spatial import SpatialScorer
 from tempo.attacks.score.tokens import TokensScorer
 from tempo.attacks.score.traffic import TrafficScorer
 from tempo.attacks.score.zero_pattern import ZeroPatternScorer
 from tempo.attacks.similarity import SimilarityInvariants
 from tempo.attacks.sinkhorn import Sinkhorn
+from tempo.attacks.spatial import Spatial
 from tempo.attacks.tokens import Tokens
 from tempo.attacks.traffic import Traffic
 from tempo.attacks.zero_pattern import ZeroPattern
@@ -88,12 +94,15 @@ ATTACKS: Final[tuple[Entry, ...]] = (
     Entry(DirectionMatching(), DirectionsScorer(), ("finetune", "text")),
     Entry(BlindSeparation(), BlindSeparationScorer(), ("images", "mlp", "text")),
     Entry(KnownPlaintextAttack(), KnownPlaintextScorer(), ("kinds", "mlp", "text")),
+    Entry(KeyReuse(), ReuseScorer(), ("kinds", "mlp", "text")),
     Entry(SecondMoments(), MomentsScorer(), ("finetune", "text")),
     Entry(SimilarityInvariants(), SimilarityScorer(), ("finetune",), Visible.KEY_SHIFT),
+    Entry(Spatial(), SpatialScorer(), ("images",)),
     Entry(LearnedInversion(), LearnedInversionScorer(), ("mlp", "images")),
     Entry(LearnedDistinguishing(), LearnedDistinguishingScorer(), ("kinds", "mlp")),
     Entry(Tokens(), TokensScorer(), ("text", "finetune")),
     Entry(GradientInversion(), GradientInversionScorer(), ("mlp",)),
+    Entry(DependentRows(), DependentRowsScorer(), ("finetune", "text")),
     Entry(ExactConstraints(), ExactConstraintsScorer(), ("finetune", "images", "mlp"), Visible.ALWAYS),
     Entry(Traffic(), TrafficScorer(), ("text", "finetune"), Visible.ALWAYS),
     Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("kinds", "text")),

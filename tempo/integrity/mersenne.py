@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tempo.errors import UsageError
 from tempo.kernels import contract, project
+from tempo.kernels.pieces import pieces
 from tempo.secrecy.keys import Stream
 
 #: A prime: what differs modulo nothing differs modulo it with all but 2^-61.
@@ -55,12 +56,15 @@ def columns_times(a_RF: Tensor, v_R: Tensor, bound: float) -> Tensor:
 def results_times(y_RF: Tensor, v_F: Tensor, largest: int) -> Tensor:
     """Y v mod Q, int64 (R,), of integers up to `largest` in float64: too long for limbs that are worth
     having, so in two parts."""
-    width = y_RF.shape[1]
-    high_RF = (y_RF * 2.0**-_CUT).round_()
-    low_RF = torch.sub(y_RF, high_RF, alpha=1 << _CUT)  # within 2^19
-    high = rows_times(high_RF, v_F, width * (largest / (1 << _CUT) + 1))
-    low = rows_times(low_RF, v_F, width * float(1 << (_CUT - 1)))
-    return _sum(_turned(high, _CUT), low)
+    rows, width = y_RF.shape
+    out = torch.empty(rows, dtype=torch.int64)
+    for lo, hi in pieces(0, rows, width):
+        high_RF = (y_RF[lo:hi] * 2.0**-_CUT).round_()
+        low_RF = torch.sub(y_RF[lo:hi], high_RF, alpha=1 << _CUT)  # within 2^19
+        high = rows_times(high_RF, v_F, width * (largest / (1 << _CUT) + 1))
+        low = rows_times(low_RF, v_F, width * float(1 << (_CUT - 1)))
+        out[lo:hi] = _sum(_turned(high, _CUT), low)
+    return out
 
 
 def _limbs(v: Tensor, bound: float) -> tuple[Tensor, int]:

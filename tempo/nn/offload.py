@@ -156,7 +156,7 @@ class Offload:
             dilation=dilation,
             groups=groups,
             smallest=self._rules.min_size,
-            winograd=self._rules.winograd,
+            delicate=self._rules.delicate,
         )
         if reason := self._rules.keep(lowering):
             return self.keep("conv", reason, function, args)

@@ -30,8 +30,8 @@ class Rules:
 
     min_size: int
     offload_attention: bool
-    #: Convolutions may be lowered to Winograd points, whose maps amplify errors.
-    winograd: bool = True
+    #: Convolutions may be lowered by maps that amplify errors, Winograd F(4,3).
+    delicate: bool = True
 
     def keep(self, lowering: Lowering) -> str | None:
         """Why a lowered product stays, or None."""

@@ -35,7 +35,8 @@ _OF: Final = 8
 #: Elements of a sum at a time, about, and its rows at least.
 _SUM: Final = {"cpu": 1 << 21, "cuda": 1 << 26}
 _LEAST_ROWS: Final = 512
-#: Elements at a time in passes over factors and sums: on the CPU they stay in the cache between passes.
+#: Elements at a time in passes over factors and sums; on the CPU for each thread, so that they stay in its
+#: cache between passes.
 _SLAB: Final = {"cpu": 1 << 16, "cuda": 1 << 24}
 
 
@@ -81,7 +82,7 @@ def int_bytes(halves: int, shape: Sizes, inner: int, device: str) -> int:
     rows, columns = _padded(m, _ROWS_OF), _padded(n, _OF)
     # A slab is a row at least. Of a sum it takes the quotient in float64 and int32, of a factor less.
     most = max(m * n, max(m, n) * min(inner, TERMS // halves))
-    slab = 12 * min(most, max(_SLAB[device], m, n, inner))
+    slab = 12 * min(most, max(_slab(device), m, n, inner))
     return (rows + columns) * terms + 4 * min(rows, _sum_rows(n, device)) * columns + slab
 
 
@@ -118,7 +119,7 @@ def _factor(halves: Tensor, p: int, multiple: int, *, add: bool) -> Tensor:
 def _slabs(matrix: Tensor, *beside: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Parts of a matrix that lie together in its memory, and the same parts of others."""
     axis = 0 if matrix.stride(0) >= matrix.stride(1) else 1
-    size = max(1, _SLAB[matrix.device.type] // max(1, matrix.shape[1 - axis]))
+    size = max(1, _slab(matrix.device.type) // max(1, matrix.shape[1 - axis]))
     yield from zip(*(each.split(size, axis) for each in (matrix, *beside)), strict=True)
 
 
@@ -132,6 +133,10 @@ def _reduce(sums: Tensor, p: int) -> None:
 
 def _sum_rows(columns: int, device: str) -> int:
     return _padded(max(_LEAST_ROWS, _SUM[device] // max(1, columns)), _ROWS_OF)
+
+
+def _slab(device: str) -> int:
+    return _SLAB[device] * (torch.get_num_threads() if device == "cpu" else 1)
 
 
 def _padded(size: int, multiple: int) -> int:

@@ -42,7 +42,7 @@ _TILE: Final = 1 << 21
 _SIDES: Final = (1 << 11, 1 << 12)
 #: Floats of both factors of a tile at a time, about.
 _FACTORS: Final = 1 << 22
-#: Elements at a time in passes over a sum: they stay in the cache from one pass to the next.
+#: Elements at a time and thread in passes over a sum: they stay in the cache from one pass to the next.
 _SLAB: Final = 1 << 16
 
 Sizes = tuple[int, int, int]
@@ -93,7 +93,7 @@ class _Workspace:
         groups, m, n = tile
         terms = min(TERMS, len(left_HGMI) * left_HGMI.shape[3])
         sizes = (groups * m * terms, groups * n * terms, groups * m * n, _slab_elements(tile))
-        floats = [torch.empty(size, device=left_HGMI.device) for size in sizes]
+        floats = [torch.empty(size, dtype=torch.float32, device=left_HGMI.device) for size in sizes]
         self._left, self._right, self._sums, self._quotients = floats
         self._p = p
 
@@ -133,7 +133,7 @@ class _Workspace:
         if numbers.stride(1) < numbers.stride(2):
             numbers, beside = numbers.mT, beside.mT
         for matrix, other in zip(numbers, beside, strict=True):
-            rows = max(1, _SLAB // matrix.shape[1])
+            rows = max(1, _slab() // matrix.shape[1])
             for slab, place in zip(matrix.split(rows), other.split(rows), strict=True):
                 yield slab, self._quotients[: slab.numel()].view(slab.shape), place
 
@@ -169,7 +169,11 @@ def _tile(shape: Sizes) -> Sizes:
 
 def _slab_elements(tile: Sizes) -> int:
     """Elements of a slab of a sum or a factor, at most."""
-    return min(_SLAB, max(prod(tile), max(tile[1:]) * TERMS))
+    return min(_slab(), max(prod(tile), max(tile[1:]) * TERMS))
+
+
+def _slab() -> int:
+    return _SLAB * torch.get_num_threads()
 
 
 def _tiles(shape: Sizes, tile: Sizes) -> Iterator[tuple[slice, slice, slice]]:

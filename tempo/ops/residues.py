@@ -33,7 +33,7 @@ PRIMES: Final = (251, 241, 239, 233, 229)
 KEY_BYTES: Final = 32
 
 #: Bytes of keystream at a time: they stay in the cache between cipher and comparison.
-_PIECE: Final = 1 << 18
+_PIECE: Final = 1 << 16
 
 
 def expand(seed: bytes, shape: Sequence[int]) -> Tensor:
@@ -64,6 +64,6 @@ def _fill(seed: bytes, prime: int, row: np.ndarray[tuple[int], np.dtype[np.uint8
         # A little more than is needed on average; whatever is missing comes from the next piece.
         size = min(_PIECE, (len(row) - done) * 256 // prime + 64)
         piece = np.frombuffer(keystream.update(bytes(size)), np.uint8)
-        kept = piece[piece < prime][: len(row) - done]
+        kept = piece[np.flatnonzero(piece < prime)[: len(row) - done]]
         row[done : done + len(kept)] = kept
         done += len(kept)

@@ -1,14 +1,14 @@
 """Integers to residues and back (Chinese remainders), and residues to shares.
 
-    r_i = v mod p_i                          of the whole numbers of an operand, |v| <= 2^23
-    x_0, x_1 drawn,  x_2 = r - x_0 - x_1     mod each prime
-    v = sum_i M_i t_i - M q                  M the product of the primes, M_i = M / p_i,
-                                             t_i = r_i M_i^-1 mod p_i,  q = round(sum_i M_i t_i / M)
+    x_0, x_1 drawn,  x_2 = v - x_0 - x_1     mod each prime, of the whole numbers of an operand
+    v = s - M round(s / M)                   M the product of the primes, s = sum_i c_i r_i of residues r_i,
+                                             c_i the number below M that is 1 mod p_i and 0 mod the others
 
 All of it in floats, which vectorise, and all of it exact. Floors of quotients by p: a quotient v / p that is
-no integer is 1/p or more below the next, its rounding at most 2^-24 v / p < 1/p for v <= 2^23, so the floor
-is right. Sums of M_i t_i are below P M < 2^42, exact in float64; so is q M; and the quotient is off by 2^-49,
-where |v| <= (M - 1) / 2 leaves 1 / (2 M) > 2^-41 to the next half. Axes: P primes.
+no integer is 1/p or more below the next, its rounding at most 2^-24 |v| / p < 1/p for |v| <= 2^23, so the
+floor is right. Three bytes add up to 765 at most, so s < 5 * 765 M < 2^51.4 and M round(s / M) are exact in
+float64. The quotient is below 2^12, so it is off by 2^-42 at most, where |v| <= (M - 1) / 2 leaves
+1 / (2 M) > 2^-40.5 to the next half. Axes: P primes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from tempo.errors import UsageError
 from tempo.ops import PRIMES
 
 _M: Final = prod(PRIMES)
-#: Of each prime: the factor of t, and what t counts.
-_INVERSE: Final = tuple(pow(_M // p, -1, p) for p in PRIMES)
-_WEIGHT: Final = tuple(_M // p for p in PRIMES)
+#: Of each prime: 1 modulo it, 0 modulo the others.
+_WEIGHT: Final = tuple(_M // p * pow(_M // p, -1, p) for p in PRIMES)
 #: Elements at a time: temporaries stay in the cache.
 _PIECE: Final = 1 << 16
 
@@ -42,18 +41,17 @@ def residues_of(values: Tensor) -> Tensor:
 
 
 def remaining(values: Tensor, drawn: Sequence[Tensor]) -> Tensor:
-    """The last share, uint8 (P, *shape): residues of whole numbers (float32, |v| <= 2^23) less the shares
-    drawn before, which are reduced. One or two of them."""
+    """The last share, uint8 (P, *shape): residues of whole numbers (float32, |v| <= 2^23 - 510) less the one
+    or two shares drawn before."""
     out = torch.empty((len(PRIMES), *values.shape), dtype=torch.uint8)
     flat, rows = values.reshape(-1), out.view(len(PRIMES), -1)
     others = [share.view(len(PRIMES), -1) for share in drawn]
     for lo, hi in _pieces(flat.numel()):
         for i, p in enumerate(PRIMES):
-            left = _modulo(flat[lo:hi], p).to(torch.int16)
-            for share in others:
+            left = flat[lo:hi] - others[0][i, lo:hi]
+            for share in others[1:]:
                 left -= share[i, lo:hi]
-                left += (left >> 15) & p  # without a branch: p where it is negative
-            rows[i, lo:hi] = left
+            rows[i, lo:hi] = _modulo(left, p)
     return out
 
 
@@ -67,14 +65,13 @@ def whole(replies: Sequence[Tensor]) -> Tensor:
     out = torch.empty(shape[1:], dtype=torch.float64)
     flat, rows = out.view(-1), [reply.reshape(len(PRIMES), -1) for reply in replies]
     for lo, hi in _pieces(flat.numel()):
-        total = torch.zeros(hi - lo, dtype=torch.float64)
-        for i, p in enumerate(PRIMES):
-            # At most 3 * 255 * 250 < 2^18.
-            summed = rows[0][i, lo:hi].float()
+        total = flat[lo:hi].zero_()
+        for i, weight in enumerate(_WEIGHT):
+            summed = rows[0][i, lo:hi].to(torch.int16)
             for row in rows[1:]:
                 summed += row[i, lo:hi]
-            total.add_(_modulo(summed.mul_(_INVERSE[i]), p).double(), alpha=_WEIGHT[i])
-        flat[lo:hi] = total.sub_((total / _M).round_(), alpha=_M)
+            total.add_(summed.double(), alpha=weight)
+        total.sub_((total / _M).round_(), alpha=_M)
     return out
 
 

@@ -33,9 +33,10 @@ from tempo.ops import PRIMES, spans
 
 #: Integers of this magnitude and less are told apart by their residues: (M - 1) / 2, 2^38.49.
 HALF: Final = (prod(PRIMES) - 1) // 2
-#: Largest norm of a row or column of integers, whatever its partner leaves: they are held in float32, and
-#: projections of them modulo 2^61 - 1 are summed in float64 (tempo/integrity/mersenne.py).
-LARGEST: Final = 2.0**23
+#: Largest norm of a row or column of integers, whatever its partner leaves: they are held in float32, less
+#: two residues too (tempo/secrecy/chinese.py), and their projections modulo 2^61 - 1 are summed in float64
+#: (tempo/integrity/mersenne.py).
+LARGEST: Final = 2.0**23 - 1024
 #: W is rounded less often than X and dY meet it: it gets half a bit more than they do.
 _OF_W: Final = (2.0 * HALF) ** 0.5
 _OF_X: Final = float(HALF) ** 0.5

@@ -17,7 +17,6 @@ from tempo.sharing.owners import Owners
 from tempo.sharing.registry import OwnersSpec, Registry
 from tempo.sharing.weights import SharedWeights
 from tempo.stats import Stats
-from tempo.truth import UnsafeTruth
 
 if TYPE_CHECKING:
     from tempo.config import Config
@@ -47,15 +46,9 @@ def hire(
 
 
 def assemble(
-    config: Config,
-    owners: Owners,
-    key: SessionKey,
-    stats: Stats,
-    ids: Iterator[int],
-    labels: Iterator[int],
-    truth: UnsafeTruth | None = None,
+    config: Config, owners: Owners, key: SessionKey, stats: Stats, ids: Iterator[int], labels: Iterator[int]
 ) -> tuple[SharesEngine, SharedWeights]:
-    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels, truth=truth)
+    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels)
     weights = SharedWeights(desk)
     engine = SharesEngine(desk, weights, key_shift=config.key_shift, local_fallback=config.local_fallback)
     return engine, weights

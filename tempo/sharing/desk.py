@@ -5,21 +5,44 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Never, Protocol, final
 
 from torch import Tensor
 
 from tempo.integrity import ExactVerifier
 from tempo.memory import Pool
 from tempo.ops import Op, RingJob, RingOperand
-from tempo.secrecy.basis import identity
 from tempo.secrecy.fixed import Integers
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import ADDITIVE, REPLICATED, ShareKey, dealt, left_there, public
 from tempo.secrecy.weights import Release
 from tempo.sharing.owners import Owners
 from tempo.stats import Stats
-from tempo.truth import UnsafeTruth
+
+
+class Truth(Protocol):
+    """Told the plain operands, where someone measures what attacks learn; for nothing else. left, right: of
+    the bases, which shares have none of."""
+
+    def weight(
+        self,
+        id_: int,
+        owner: Tensor | None,
+        lowering: str,
+        plain_GNK: Tensor,
+        left: Sequence[Never],
+        right: Sequence[Never],
+    ) -> None: ...
+
+    def rows(
+        self,
+        id_: int,
+        kind: str,
+        beside: int,
+        plain: Sequence[Tensor],
+        left: Sequence[Never],
+        right: Sequence[Never],
+    ) -> None: ...
 
 
 @final
@@ -39,6 +62,11 @@ class Dealt:
         # Only enqueues: a finaliser may run anywhere.
         weakref.finalize(self, release, (operands[0].id,)).atexit = False
 
+    @property
+    def id(self) -> int:
+        """Its name on the wire."""
+        return self.operands[0].id
+
     def let_go(self) -> None:
         """Keep names and scales alone: the shares stay with the workers."""
         self.operands = tuple(left_there(operand) for operand in self.operands)
@@ -56,29 +84,15 @@ class Desk:
     #: how many of the other were drawn.
     ids: Iterator[int]
     labels: Iterator[int]
+    truth: Truth | None = None
     #: Memory of results.
     pool: Pool = field(default_factory=Pool)
-    truth: UnsafeTruth | None = None
 
     def share(self, integers: Integers, *, workers: int, keep: bool) -> Dealt:
         """An operand in shares, under seeds of its own."""
         key = ShareKey(self.key, (next(self.labels),), workers)
         operands = dealt(next(self.ids), key.split(integers), integers, keep=keep)
         return Dealt(key, integers, operands, self.owners.release)
-
-    def tell_weight(self, weight: Dealt, owner: Tensor | None, lowering: str, w_GNK: Tensor) -> None:
-        """Where the truth is written down. Shares have no basis: the identity stands for it."""
-        if self.truth is not None:
-            groups, n, k = w_GNK.shape
-            left, right = [identity(n)] * groups, [identity(k)] * groups
-            self.truth.weight(weight.operands[0].id, owner, lowering, w_GNK, left, right)
-
-    def tell_rows(self, kind: str, rows: Dealt, weight: Dealt, t_TF: Tensor, counts: tuple[int, ...]) -> None:
-        """The same for "x" and "dy", before anything is rounded."""
-        if self.truth is not None:
-            left, right = [identity(count) for count in counts], [identity(t_TF.shape[1])] * len(counts)
-            beside = weight.operands[0].id
-            self.truth.rows(rows.operands[0].id, kind, beside, t_TF.split(list(counts)), left, right)
 
     def publish(self, integers: Integers) -> Dealt:
         """A public weight, for every owner."""
@@ -94,11 +108,11 @@ class Crew:
     owners: tuple[int, ...]
 
     @classmethod
-    def of(cls, total: int, lane: int, *, public: bool) -> Crew:
-        """All three; or for a public weight two of them, others for the next lane."""
+    def of(cls, total: int, turn: int, *, public: bool) -> Crew:
+        """All three; or for a public weight two of them, others the next time."""
         if not public:
             return cls(tuple(range(REPLICATED)))
-        return cls(tuple((lane + i) % total for i in range(ADDITIVE)))
+        return cls(tuple((turn + i) % total for i in range(ADDITIVE)))
 
     def jobs(self, op: Op, left: Dealt, right: Dealt, rows: tuple[int, ...]) -> list[RingJob]:
         """One for each owner."""

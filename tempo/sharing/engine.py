@@ -161,12 +161,13 @@ class SharesEngine(Products[Ticket]):
         speeds = [1.0] * owners.lanes
         shares = cut([shape.rows] * shape.groups, shape.k, shape.n, speeds, chunk=_GRAIN, dw=dw)
         spans: list[Span] = []
+        turn = self._desk.stats.count("products")  # so that no owner is left out
         lo = 0
         for size, lane in zip(
             apportion(shape.rows, shares.weights, 1, shares.grain), shares.lanes, strict=True
         ):
             if size:
-                crew = Crew.of(len(owners.fleets), len(spans), public=public)
+                crew = Crew.of(len(owners.fleets), turn + len(spans), public=public)
                 spans.append(Span(shape.groups, lo, lo + size, lane, crew))
             lo += size
         return spans

@@ -48,8 +48,8 @@ class Exchange:
 
     @contextmanager
     def run(self, pieces: Iterable[Piece]) -> Iterator[Iterator[Outcome]]:
-        """The integers of each piece, or what became of it, in order. A piece is shared when one before it
-        came back."""
+        """The integers of each piece, or what became of it. A piece is shared when one before it came back,
+        and not at all while an owner has no worker for it."""
         rounds = [fleet.begin(_as_it_came) for fleet in self._desk.owners.fleets]
         try:
             yield self._outcomes(pieces, rounds)
@@ -61,6 +61,9 @@ class Exchange:
         out: deque[tuple[Piece, list[Deal]]] = deque()
         window = WINDOW * self._desk.owners.lanes
         for piece in pieces:
+            if (empty := self._empty(piece)) is not None:
+                yield piece, Missed(empty, lasting=True)
+                continue
             deals = piece.deal()
             for deal in deals:
                 for owner, job in zip(piece.span.crew.owners, deal.jobs, strict=True):
@@ -70,6 +73,14 @@ class Exchange:
                 yield self._collect(*out.popleft(), rounds)
         while out:
             yield self._collect(*out.popleft(), rounds)
+
+    def _empty(self, piece: Piece) -> NoWorkersLeft | None:
+        """Says so where an owner of the crew has no worker left."""
+        owners = self._desk.owners
+        for owner in piece.span.crew.owners:
+            if not owners.fleets[owner].width:
+                return NoWorkersLeft(f"no worker of owner {owners.names[owner]!r} is usable")
+        return None
 
     def _collect(self, piece: Piece, deals: list[Deal], rounds: Sequence[_Round]) -> Outcome:
         stats, crew = self._desk.stats, piece.span.crew.owners

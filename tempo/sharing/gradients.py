@@ -72,7 +72,7 @@ class GradientPiece(Piece):
             dy_TN = rows_of(of.dy_GRN, span.lo, span.hi)
             if want_w:
                 self._lone = lone_rows(dy_TN, span.counts)
-            plain_TN, dy_TN = dy_TN, without(dy_TN, self._lone)
+            dy_TN = without(dy_TN, self._lone)
             partners = weight.integers.columns if want_x else None
             dy = fixed_rows(
                 dy_TN,
@@ -82,8 +82,8 @@ class GradientPiece(Piece):
                 summed=want_w,
             )
             self._exponents = dy.exponents
-            shares = self._share(dy, keep=want_x and want_w)
-        desk.tell_rows("dy", shares, weight, plain_TN, span.counts)
+            beside = weight.id if x is None else x.id
+            shares = self._share(dy_TN, dy, "dy", beside, keep=want_x and want_w)
         deals = []
         with desk.stats.timed("check"):
             if x is not None and witness is not None:
@@ -105,19 +105,19 @@ class GradientPiece(Piece):
             return self._kept.x, self._kept.witness
         desk = self._desk
         with desk.stats.timed("encode"):
-            x, self._lone_x = self._x_integers()
-            shares = self._share(x, keep=False)
-        span = self.span
-        desk.tell_rows("x", shares, self._weight, rows_of(self._gradients.x(), span.lo, span.hi), span.counts)
+            x_TK, x, self._lone_x = self._x_integers()
+            shares = self._share(x_TK, x, "x", 0, keep=False)
         with desk.stats.timed("check"):
             return shares, desk.verifier.witness(x)
 
-    def _x_integers(self) -> tuple[Integers, Tensor]:
-        """X and its lone rows as a forward pass has them: the encoding depends on X and W alone."""
+    def _x_integers(self) -> tuple[Tensor, Integers, Tensor]:
+        """X as it is sent, as integers, and its lone rows, as a forward pass has them: the encoding depends
+        on X and W alone."""
         span = self.span
         x_TK = rows_of(self._gradients.x(), span.lo, span.hi)
         lone = lone_rows(x_TK, span.counts)
-        return fixed_rows(without(x_TK, lone), span.counts, self._weight.integers.rows, summed=True), lone
+        x_TK = without(x_TK, lone)
+        return x_TK, fixed_rows(x_TK, span.counts, self._weight.integers.rows, summed=True), lone
 
     def _judged(self, jobs: Sequence[RingJob], dy: Dealt, x: Dealt) -> Callable[[], Sequence[RingJob]]:
         key = x.key
@@ -127,7 +127,7 @@ class GradientPiece(Piece):
         def rebuilt() -> Sequence[RingJob]:
             own = [
                 RingOperand(operand.id, operand.shape, halves)
-                for operand, halves in zip(x.operands, key.again(self._x_integers()[0]), strict=True)
+                for operand, halves in zip(x.operands, key.again(self._x_integers()[1]), strict=True)
             ]
             return [
                 RingJob(job.op, left, right, job.rows)

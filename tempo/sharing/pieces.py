@@ -90,8 +90,13 @@ class Piece(ABC):
     def at_home(self) -> None:
         """Compute them here."""
 
-    def _share(self, integers: Integers, *, keep: bool) -> Dealt:
-        return self._desk.share(integers, workers=len(self.span.crew.owners), keep=keep)
+    def _share(self, t_TF: Tensor, integers: Integers, what: str, beside: int, *, keep: bool) -> Dealt:
+        """what: "x" or "dy"; t_TF: before it was rounded; beside: what it meets, or 0. For the truth."""
+        desk = self._desk
+        shares = desk.share(integers, workers=len(self.span.crew.owners), keep=keep)
+        if desk.truth is not None:
+            desk.truth.rows(shares.id, what, beside, t_TF.split(self.span.counts), [], [])
+        return shares
 
     def _put(self, result_TF: Tensor, exponents_T: Tensor, out_GRF: Tensor) -> None:
         """Rows of Y or dX, unscaled."""
@@ -128,11 +133,10 @@ class ForwardPiece(Piece):
             x_TK = rows_of(self._tensors[0], span.lo, span.hi)
             if self._keep:  # else each row has a scale of its own
                 self._lone = lone_rows(x_TK, span.counts)
-            plain_TK, x_TK = x_TK, without(x_TK, self._lone)
+            x_TK = without(x_TK, self._lone)
             x = fixed_rows(x_TK, span.counts, weight.integers.rows, summed=self._keep)
             self._exponents = x.exponents
-            shares = self._share(x, keep=self._keep)
-        desk.tell_rows("x", shares, weight, plain_TK, span.counts)
+            shares = self._share(x_TK, x, "x", weight.id, keep=self._keep)
         jobs = span.crew.jobs(Op.PRODUCT, shares, weight, span.counts)
         with desk.stats.timed("check"):
             proof = desk.verifier.rows(Op.PRODUCT, x, weight.integers, span.counts)

@@ -52,7 +52,7 @@ class SharedWeights:
         declared public; where it was changed behind PyTorch's back since, it is shared all the same."""
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
-            return self._deal(w_GNK, None, lowering, public=public)
+            return self._deal(w_GNK, owner, lowering, public=public)
         # Broadcasting puts one weight into as many groups in more than one order.
         groups = lowering.batch if isinstance(lowering, Bmm) else lowering.shape.groups
         name = (w.data_ptr(), tuple(w.shape), w.stride(), w.dtype, type(lowering), groups, public)
@@ -76,7 +76,7 @@ class SharedWeights:
 
     def _as_declared(self, owner: Tensor, w: Tensor, fingerprint: Tensor) -> bool:
         """The public weight is what it was when it was first sent."""
-        name = (id(owner), tuple(w.shape), w.stride(), w.dtype)
+        name = (id(owner), w.storage_offset(), tuple(w.shape), w.stride(), w.dtype)
         known = self._declared.get(name)
         if known is None or known[0]() is not owner:
             self._declared[name] = (weakref.ref(owner), fingerprint)
@@ -92,8 +92,9 @@ class SharedWeights:
         with desk.stats.timed("encode"):
             integers = fixed_weight(w_GNK)
             weight = desk.publish(integers) if public else desk.share(integers, workers=REPLICATED, keep=True)
-        desk.tell_weight(weight, owner, lowering.name, w_GNK)
         desk.stats.add("encoded_w")
+        if desk.truth is not None:
+            desk.truth.weight(weight.id, owner, lowering.name, w_GNK, [], [])
         return weight
 
     def _fingerprint(self, w: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Workers that change replies on shares: found at once, named, quarantined, and the model does not advance."""
+"""Workers that change replies on shares: found, named, quarantined, and the model does not advance."""
 
 import contextlib
 import os
@@ -95,8 +95,11 @@ def test_with_the_only_worker_of_an_owner_caught_the_master_computes():
 
 def test_or_raises_if_the_user_forbids_that():
     workers = [Seen("w0"), Seen("w1", lambda n, job, y: y.zero_()), Seen("w2")]
-    with Bench(*[[worker] for worker in workers], fallback=False) as made, pytest.raises(NoWorkersLeft):
-        step(made, *operands())
+    with Bench(*[[worker] for worker in workers], fallback=False) as made:
+        for _ in range(2):
+            with pytest.raises(NoWorkersLeft, match="no worker of owner 'owner-1' is usable"):
+                step(made, *operands())
+    assert len(workers[0].views) == 1, "with an owner missing nothing more is shared"
 
 
 def test_a_worker_that_always_lies_and_always_returns_does_not_hold_a_step_up():

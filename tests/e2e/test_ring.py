@@ -1,4 +1,4 @@
-"""A training step on shares with real processes: three owners, a fleet each, kept operands, exact integers."""
+"""A training step on shares with real processes: three owners, a fleet each, kept operands, exact results."""
 
 import os
 

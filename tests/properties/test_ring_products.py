@@ -152,6 +152,18 @@ def test_results_of_several_tiles(device, shape, monkeypatch):
     assert torch.equal(ring_compute(Op.PRODUCT, left, right, rows), plain(Op.PRODUCT, left, right, rows))
 
 
+def test_many_threads_and_another_default_dtype_change_nothing(device):
+    left, right = extreme(1025, 0, 2, 300, 400)
+    exact, threads = plain(Op.PRODUCT, left, right, (300,)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(ring_compute(Op.PRODUCT, left, right, (300,)), exact)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float32)
+
+
 def test_operands_are_left_as_they_were(device):
     left, right = extreme(40, 0, 2)
     before = left.clone(), right.clone()

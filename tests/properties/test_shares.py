@@ -9,11 +9,11 @@ from tempo.errors import KeySpentError
 from tempo.integrity.mersenne import Q, columns_times, draw, results_times, rows_times
 from tempo.ops import PRIMES, Op, RingJob, expand, grad_w, grad_x, product, ring_compute
 from tempo.secrecy.chinese import remaining, residues_of, whole
-from tempo.secrecy.fixed import HALF, Integers
+from tempo.secrecy.fixed import HALF, LARGEST, Integers
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import ADDITIVE, REPLICATED, ShareKey, dealt
 
-LIMIT = 1 << 23
+LIMIT = int(LARGEST)
 operand = st.integers(-LIMIT, LIMIT) | st.sampled_from([-LIMIT, 1 - LIMIT, -1, 0, 1, LIMIT - 1, LIMIT])
 result = st.integers(-HALF, HALF) | st.sampled_from([-HALF, 1 - HALF, -1, 0, 1, HALF - 1, HALF])
 few = settings(max_examples=40, deadline=None)
@@ -133,3 +133,15 @@ def test_the_same_key_hides_one_operand():
     key.split(plain([1, 2, 3]))
     with pytest.raises(KeySpentError):
         key.split(plain([1, 2, 3]))
+
+
+@few
+@given(st.lists(result, min_size=1, max_size=6), st.sampled_from([2, 3]))
+def test_the_largest_sums_of_bytes_are_exact(values, workers):
+    """Bytes as large as their residue class has: the sum that float64 must hold is as long as it gets."""
+    primes = torch.tensor(PRIMES)[:, None]
+    wanted = torch.tensor([[v % p for v in values] for p in PRIMES])
+    replies = [torch.full((5, len(values)), 255, dtype=torch.uint8) for _ in range(workers - 1)]
+    last = (wanted - 255 * (workers - 1)).remainder(primes)
+    last += primes * (last + primes <= 255)
+    assert whole([*replies, last.to(torch.uint8)]).to(torch.int64).tolist() == values

@@ -23,7 +23,9 @@ from tempo.attacks.knowledge import (
     PublicLayer,
     PublicWeights,
 )
-from tempo.attacks.reference.subject import Batch, Subject
+from tempo.attacks.reference.subject import Batch as RunBatch
+from tempo.attacks.reference.subject import Subject
+from tempo.attacks.spatial import Batch
 from tempo.attacks.suite.layer import own_runs, public_layer
 from tempo.attacks.suite.plain import Operands, operands
 from tempo.attacks.suite.recording import Recording, known_batch
@@ -60,6 +62,8 @@ class SideKnowledge:
         if subject is None:
             return None
         public = subject.public
+        if kind is Batch:
+            return Batch(architecture, _size(subject.batches[0]))
         if kind is PublicWeights and public.weights is not None:
             return PublicWeights(architecture, public.weights, self.covariance)
         if kind is Candidates and public.decoys:
@@ -110,7 +114,15 @@ class SideKnowledge:
         return self._subject
 
 
-def _lost(subject: Subject, batch: Batch, model: nn.Module) -> Tensor:
+def _size(batch: RunBatch) -> int:
+    """Samples of a batch: the rows of its first tensor."""
+    first = batch
+    while isinstance(first, tuple | list | Mapping):
+        first = next(iter(first.values() if isinstance(first, Mapping) else first))
+    return len(first)
+
+
+def _lost(subject: Subject, batch: RunBatch, model: nn.Module) -> Tensor:
     return subject.loss(model, batch)
 
 

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from tempo.fleet import DeviceWorker
-from tempo.lowering import Bmm, Conv1x1, ConvShape, Im2col, Linear, TransposedLinear
+from tempo.lowering import Bmm, Conv1x1, ConvShape, Im2col, Linear, TransposedLinear, Winograd
+from tempo.lowering.winograd import F2
 from tempo.nn.autograd import Call, offloaded
-from tempo.numerics import fixed_error
+from tempo.numerics import _RAISE, fixed_error
 from tempo.secrecy.fixed import fixed_rows, fixed_weight, power_of_two
 
 
@@ -43,6 +44,12 @@ CASES = {
 def bounds(lowering, x, w, dy):
     """Largest error of each entry of y, dx, dw: bounds of the lowered results, raised. Raising adds up with
     coefficients of one."""
+    y, dx, dw = points(lowering, x, w, dy)
+    return lowering.raise_y(y), lowering.raise_dx(dx), lowering.raise_dw(dw)
+
+
+def points(lowering, x, w, dy):
+    """Largest error of each entry of Y, dX, dW."""
     x_GRK, w_GNK, dy_GRN = lowering.lower_x(x), lowering.lower_w(w), lowering.lower_dy(dy)
     groups, r, k = x_GRK.shape
     n, rows = w_GNK.shape[1], (r,) * groups
@@ -57,7 +64,7 @@ def bounds(lowering, x, w, dy):
     y = whole(fixed_error(k, xi.rows, wi.rows), ex + wi.exponents, (r, n))
     dx = whole(fixed_error(n, di.rows, wi.columns), ed + wi.exponents, (r, k))
     dw = whole(fixed_error(r, di.columns, xi.columns), ed + ex, (n, k))
-    return lowering.raise_y(y), lowering.raise_dx(dx), lowering.raise_dw(dw)
+    return y, dx, dw
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -100,6 +107,36 @@ def test_layers_equal_plain_pytorch_within_the_bound(name, dtype, bench, devices
     assert made.stats.count("products") == 3
     assert made.stats.count("checks") == 3
     assert made.told == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+def test_winograd_equals_plain_pytorch_within_the_bound(size, dtype, bench, devices):
+    """F(2,3), whose maps have coefficients of both signs: bounds are those of the points, in the 2-norm,
+    times the norm of the maps. With odd sizes some points of border tiles count for nothing."""
+    torch.manual_seed(0)
+    x, w = torch.randn(4, 32, *size, dtype=dtype), torch.randn(70, 32, 3, 3, dtype=dtype)
+    lowering = Winograd(conv(tuple(x.shape), tuple(w.shape), padding=1), F2)
+    made = bench(*devices(3))
+    ours = x.clone().requires_grad_(), torch.nn.Parameter(w.clone())
+    y, reason = offloaded(Call(made.engine, lowering, lambda *_: None), *ours)
+    assert reason is None
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    exact = x.double().clone().requires_grad_(), w.double().clone().requires_grad_()
+    y_exact = F.conv2d(*exact, padding=1)
+    y_exact.backward(dy.double())
+    for got, true, bound, raised in zip(
+        (y, ours[0].grad, ours[1].grad),
+        (y_exact, exact[0].grad, exact[1].grad),
+        points(lowering, x, w, dy),
+        _RAISE[lowering.name],
+        strict=True,
+    ):
+        error = float((got.detach() - true.detach()).norm())
+        rounded = 64 * torch.finfo(dtype).eps * float(true.detach().norm())
+        assert error <= raised * float(bound.norm()) + rounded
+        assert error < 1e-4 * float(true.detach().norm())
 
 
 def test_in_pieces_the_result_is_the_same(bench, devices, monkeypatch):

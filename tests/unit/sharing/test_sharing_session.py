@@ -1,13 +1,17 @@
 """Sessions under scheme `shares`: who may hold shares, what is public, what a report says."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from sharing_bench import Seen
+from sharing_bench import Bench, Seen
 from torch import nn
 
-from tempo import Session
+from tempo import Config, Session
 from tempo.errors import UsageError
 from tempo.fleet import DeviceWorker
+from tempo.lowering import Linear
+from tempo.nn.autograd import Call, offloaded
 from tempo.ops import RingOperand, Seed
 from tempo.sharing.registry import Registry, machine_of
 
@@ -143,15 +147,18 @@ def test_a_step_encodes_three_operands_and_ships_ten_bytes_an_entry():
     # Two seeds of 32 bytes for one worker, one for each of the others, for every operand.
     assert seeds == 6 * 4 * 32
     assert (report.scheme, report.checks_failed, report.local_fallbacks) == ("shares", 0, 0)
-    assert all("Winograd" not in row.operation for row in report.rows)
     assert any("a, b, c alone" in note for note in report.notes)
 
 
-def test_convolutions_are_lowered_to_windows_and_not_to_points():
-    with Session(workers=devices("a", "b", "c"), scheme="shares") as session:
-        conv = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.Flatten(), nn.Linear(4096, 10))
-        session.protect(conv)(torch.randn(2, 8, 8, 8))
-        assert [row.operation for row in session.report().rows if row.offloaded] == ["im2col"]
+def test_convolutions_are_lowered_by_maps_that_hardly_amplify_errors():
+    for scheme, workers, lowering in (
+        ("shares", devices("a", "b", "c"), "winograd F(2,3)"),
+        ("unsafe_none", "cpu", "winograd F(4,3)"),
+    ):
+        with Session(workers=workers, scheme=scheme) as session:
+            conv = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Flatten(), nn.Linear(4096 * 4, 10))
+            session.protect(conv)(torch.randn(4, 64, 16, 16))
+            assert [row.operation for row in session.report().rows if row.offloaded] == [lowering]
 
 
 # ---- public weights ----------------------------------------------------------------------------
@@ -306,3 +313,62 @@ def test_workers_keep_nothing_when_a_step_is_over():
 def test_a_job_has_no_operand_of_three_halves():
     with pytest.raises(UsageError, match="at most 2 shares"):
         RingOperand(1, (2, 2), (Seed(bytes(32)),) * 3)
+
+
+# ---- around it -----------------------------------------------------------------------------------
+
+
+def test_no_bases_and_no_plan():
+    with pytest.raises(UsageError, match="has no bases, so no passes to time and no plan"):
+        Config(scheme="shares").make_scheme()
+
+
+def test_a_timeline_of_all_owners(tmp_path):
+    with Session(workers=devices("a", "b", "c"), scheme="shares") as session:
+        model = session.protect(net())
+        with session.trace(tmp_path / "steps.json"):
+            model(torch.randn(96, 70)).sum().backward()
+    text = (tmp_path / "steps.json").read_text()
+    assert all(f"{owner}-cpu" in text for owner in "abc")
+
+
+def test_threads_share_a_session():
+    with Session(workers=devices("a", "b", "c"), scheme="shares") as session:
+        model, x = session.protect(net()), torch.randn(4, 96, 70)
+        with ThreadPoolExecutor(4) as pool, torch.no_grad():
+            got = list(pool.map(lambda one: model(one).detach(), x))
+        session.unprotect(model)
+        for one, true in zip(got, model(x).detach(), strict=True):
+            assert float((one - true).norm() / true.norm()) < 1e-4
+
+
+@pytest.mark.security
+def test_whoever_measures_attacks_is_told_the_operands_by_name():
+    """The same names as on the wire, and what was rounded and shared under each of them."""
+    told = {}
+
+    class Told:
+        def weight(self, id_, owner, lowering, plain_GNK, left, right):
+            told[id_] = ("w", owner, lowering, plain_GNK.clone())
+
+        def rows(self, id_, kind, beside, plain, left, right):
+            told[id_] = (kind, beside, [len(part) for part in plain], torch.cat(list(plain)))
+
+    workers = [Seen(f"w{i}") for i in range(3)]
+    x, w, dy = torch.randn(80, 70), nn.Parameter(torch.randn(90, 70)), torch.randn(80, 90)
+    with Bench(*[[worker] for worker in workers], truth=Told()) as made:
+        call = Call(made.engine, Linear((80, 70), (90, 70)), lambda *_: None)
+        y, _ = offloaded(call, x.requires_grad_(), w)
+        y.backward(dy)
+    forward, backward = workers[0].views[0][0], workers[0].views[1][0]
+    assert told.keys() == {forward.left.id, forward.right.id, backward.left.id}
+    kind, beside, rows, plain = told[forward.left.id]
+    assert (kind, beside, rows) == ("x", forward.right.id, [80])
+    assert torch.equal(plain, x.detach())
+    kind, owner, lowering, plain = told[forward.right.id]
+    assert (kind, lowering) == ("w", "linear")
+    assert owner is w
+    assert torch.equal(plain, w.detach()[None])
+    kind, beside, rows, plain = told[backward.left.id]
+    assert (kind, beside, rows) == ("dy", forward.left.id, [80])
+    assert torch.equal(plain, dy)
