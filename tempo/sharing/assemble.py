@@ -10,7 +10,7 @@ from tempo.integrity import ExactVerifier
 from tempo.nn.placement import Candidate, Placement
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import REPLICATED
-from tempo.sharing.desk import Desk
+from tempo.sharing.desk import Desk, Truth
 from tempo.sharing.engine import TOO_FEW_OWNERS, SharesEngine
 from tempo.sharing.hire import owners_from
 from tempo.sharing.owners import Owners
@@ -46,9 +46,15 @@ def hire(
 
 
 def assemble(
-    config: Config, owners: Owners, key: SessionKey, stats: Stats, ids: Iterator[int], labels: Iterator[int]
+    config: Config,
+    owners: Owners,
+    key: SessionKey,
+    stats: Stats,
+    ids: Iterator[int],
+    labels: Iterator[int],
+    truth: Truth | None = None,
 ) -> tuple[SharesEngine, SharedWeights]:
-    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels)
+    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels, truth=truth)
     weights = SharedWeights(desk)
     engine = SharesEngine(desk, weights, key_shift=config.key_shift, local_fallback=config.local_fallback)
     return engine, weights
