@@ -46,7 +46,7 @@ def attack(
         ),
     ] = None,
     reference: Annotated[
-        list[str] | None, typer.Option(help="images, mlp, head, finetune, text; repeated.")
+        list[str] | None, typer.Option(help="images, mlp, head, steps, kinds, finetune, text; repeated.")
     ] = None,
     script: Annotated[
         str | None,

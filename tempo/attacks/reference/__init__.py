@@ -12,14 +12,22 @@ from types import MappingProxyType
 from typing import Final
 
 from tempo.attacks.reference.finetune import fine_tuned
-from tempo.attacks.reference.images import cnn, head, kinds, mlp
+from tempo.attacks.reference.images import cnn, head, kinds, mlp, steps
 from tempo.attacks.reference.subject import Phase, Public, Subject
 from tempo.attacks.reference.text import language_model
 from tempo.fetch import Say
 
 #: How each is made. Raises DataError where its data cannot be had.
 REFERENCES: Final[Mapping[str, Callable[[Say], Subject]]] = MappingProxyType(
-    {"images": cnn, "mlp": mlp, "head": head, "kinds": kinds, "finetune": fine_tuned, "text": language_model}
+    {
+        "images": cnn,
+        "mlp": mlp,
+        "head": head,
+        "steps": steps,
+        "kinds": kinds,
+        "finetune": fine_tuned,
+        "text": language_model,
+    }
 )
 
 __all__ = ["REFERENCES", "Phase", "Public", "Subject"]

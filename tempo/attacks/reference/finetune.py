@@ -28,7 +28,7 @@ _BATCH: Final = 8
 _EACH: Final = 600
 _STEPS: Final = 30
 _RUNS: Final = 3
-_DECOYS: Final = 24
+_DECOYS: Final = 9
 _PUBLIC: Final = 256
 _KEPT: Final = tuple(f"bert.encoder.layer.{number}" for number in (1, 3, 4))
 

@@ -9,6 +9,7 @@
 
     mlp   784-256-256-256-10, ReLU; everything but the head leaves, the first layer too
     head  the same with the head offloaded against better advice: what attack 3 shows
+    steps the same late in training, one batch to a step: what a known candidate is recognised by
     kinds the same, asked only, with batches of one kind of image each
 
 Each is run at its random start and late in training. One half of the training images is secret, the other is
@@ -90,6 +91,15 @@ def mlp(say: Say) -> Subject:
     # Two batches add up to one step, so that two X meet the same W.
     phases = tuple(replace(phase, micro=2) for phase in subject.phases)
     return replace(subject, phases=phases)
+
+
+def steps(say: Say) -> Subject:
+    """Raises DataError."""
+    subject = mlp(say)
+    late = replace(subject.phases[-1], micro=1)
+    return replace(
+        subject, name="steps", title=f"{subject.title}, late steps of one batch each", phases=(late,)
+    )
 
 
 def head(say: Say) -> Subject:

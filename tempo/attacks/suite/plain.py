@@ -28,10 +28,6 @@ class Operands:
     w: Tensor
     dy: tuple[Tensor, ...] = ()
 
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self.x, *self.dy))
-
 
 def operands(
     subject: Subject, call: Callable[[nn.Module], Tensor], *, gradients: bool

@@ -93,7 +93,7 @@ class SideKnowledge:
 
             found = operands(subject, partial(_lost, subject, batch), gradients=training)
             made.append(tuple(t for name, each in found.items() for t in _triple(name, each, weights)))
-            size += sum(each.nbytes for each in found.values())
+            size += sum(t.numel() * t.element_size() for t in made[-1][0::3] + made[-1][2::3])
         order = torch.randperm(len(made), generator=torch.Generator().manual_seed(7))
         return tuple(made[i] for i in order.tolist())
 

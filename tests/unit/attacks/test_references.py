@@ -37,7 +37,7 @@ def few(monkeypatch):
 
 
 def test_names():
-    assert list(REFERENCES) == ["images", "mlp", "head", "kinds", "finetune", "text"]
+    assert list(REFERENCES) == ["images", "mlp", "head", "steps", "kinds", "finetune", "text"]
 
 
 @pytest.mark.parametrize("make", [cnn, mlp])

@@ -23,6 +23,7 @@ from tempo.attacks.knowledge import (
 )
 from tempo.attacks.record import recorded
 from tempo.attacks.registry import Entry, Visible
+from tempo.attacks.spatial import Batch
 from tempo.attacks.suite.clock import Clock, OutOfTime, deadline
 from tempo.attacks.suite.recording import architecture_of, record
 from tempo.attacks.suite.rows import FIELDS, Result, Row
@@ -195,6 +196,11 @@ def test_candidates_are_what_would_have_been_sent(recording) -> None:
         assert torch.allclose(dy1.T @ x1, model[2].weight.grad, atol=1e-5)
         assert torch.equal(w0, model[0].weight)
         assert torch.equal(w1, model[2].weight)
+
+
+def test_the_size_of_a_batch_is_public(recording) -> None:
+    _, made, side = recording
+    assert side.of(Batch, made).images == 96
 
 
 def test_rows_of_the_first_layer_and_runs_of_ones_own(recording) -> None:
