@@ -258,7 +258,7 @@ def _assembled(views: list[_View]) -> tuple[list[Layer], Array, list[float], lis
         last[found.rows] = fit.u_R * own / gauge
     end = views[-1]
     z = end.y_RN / last[:, None]
-    bias, sign = _thresholds(z, end.active_RN)
+    bias, sign = relu.thresholds(z, end.active_RN)
     n = len(bias)
     layers.append(Layer(end.m_NK, bias, sign, np.ones(n), np.arange(n)))
     return layers, first, agreements, residuals
@@ -277,24 +277,6 @@ def _middle(t: Array) -> float:
 def _signs(z_RN: Array, active_RN: relu.Bits) -> Array:
     """Sign of active entries."""
     return np.where((np.sign(z_RN) * active_RN).sum(0) < 0, -1.0, 1.0)
-
-
-def _thresholds(z_RN: Array, active_RN: relu.Bits) -> tuple[Array, Array]:
-    """For each unit the bias and sign that tell active entries from the others best."""
-    r, n = z_RN.shape
-    bias, sign = np.zeros(n), np.ones(n)
-    for j in range(n):
-        order = np.argsort(z_RN[:, j])
-        z, on = z_RN[order, j], active_RN[order, j].astype(float)
-        # Cut before position i: errors if active is above, or below.
-        below = np.concatenate([[0.0], on.cumsum()])
-        above = below + (r - np.arange(r + 1)) - (on.sum() - below)
-        flipped = r - above
-        cuts = np.concatenate([[z[0] - 1e-9], (z[1:] + z[:-1]) / 2, [z[-1] + 1e-9]])
-        up, down = int(above.argmin()), int(flipped.argmin())
-        at, sign[j] = (up, 1.0) if above[up] <= flipped[down] else (down, -1.0)
-        bias[j] = -cuts[at]
-    return bias, sign
 
 
 def _features(layers: list[Layer], placing: Placing, samples_SF: Array) -> Array:

@@ -271,3 +271,21 @@ def _pairs(p: Array, q: Array, x: Array) -> tuple[Array, Array]:
     pp, qq = pp + ridge, qq + ridge
     determinant = pp * qq - pq * pq + 1e-300
     return (qq * px - pq * qx) / determinant, (pp * qx - pq * px) / determinant
+
+
+def thresholds(z_RN: Array, active_RN: Bits) -> tuple[Array, Array]:
+    """For each unit the bias and sign that tell active entries from the others best."""
+    r, n = z_RN.shape
+    bias, sign = np.zeros(n), np.ones(n)
+    for j in range(n):
+        order = np.argsort(z_RN[:, j])
+        z, on = z_RN[order, j], active_RN[order, j].astype(float)
+        # Cut before position i: errors if active is above, or below.
+        below = np.concatenate([[0.0], on.cumsum()])
+        above = below + (r - np.arange(r + 1)) - (on.sum() - below)
+        flipped = r - above
+        cuts = np.concatenate([[z[0] - 1e-9], (z[1:] + z[:-1]) / 2, [z[-1] + 1e-9]])
+        up, down = int(above.argmin()), int(flipped.argmin())
+        at, sign[j] = (up, 1.0) if above[up] <= flipped[down] else (down, -1.0)
+        bias[j] = -cuts[at]
+    return bias, sign

@@ -37,6 +37,8 @@ _RATIO_ROWS: Final = 500
 _PROBES: Final = 24
 _EXACT: Final = 3e-5
 _RESTARTS: Final = 4
+#: With more dimensions a start without any exact component is not followed by another.
+_MANY: Final = 128
 #: Components that are tried before a restart without any exact one is given up.
 _PATIENCE: Final = 12
 #: Up to so many dimensions so many choices of samples are tried.
@@ -152,7 +154,7 @@ def _zero_components(z_SF: Array, seed: int) -> tuple[Array, int]:
             exact = _exact(z, start)
             if exact is not None and all(abs(exact @ other) < 1 - 1e-5 for other in found):
                 found.append(exact)
-        if len(found) >= r or (restart and not found):
+        if len(found) >= r or (not found and (restart or r > _MANY)):
             break
 
     if not found:
@@ -211,8 +213,9 @@ def _independent(v_rF: Array) -> Array:
 
 
 def _orthogonal(m: Array) -> Array:
-    u, _, vt = np.linalg.svd(m, full_matrices=False)
-    return np.asarray(u @ vt)
+    """The orthogonal matrix nearest to m: (m m^T)^-1/2 m."""
+    values, vectors = np.linalg.eigh(m @ m.T)
+    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-300))) @ vectors.T @ m)
 
 
 def _diagonalised(moments_LFF: Array, sweeps: int) -> Array:
