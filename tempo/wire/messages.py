@@ -33,7 +33,7 @@ from msgspec import Meta, Struct
 from tempo.errors import ProtocolError
 from tempo.ops import PRIMES, Arithmetic, Op, result_dtype, result_shape
 from tempo.wire import limits
-from tempo.wire.parts import DTYPES, DtypeName, Id, Part, RingPart, Size, nbytes
+from tempo.wire.parts import DTYPES, DtypeName, Id, Part, RingPart, Size
 
 Rows = Annotated[tuple[Size, ...], Meta(max_length=limits.MAX_GROUPS)]
 Version = Annotated[int, Meta(ge=0, le=65535)]
@@ -109,10 +109,10 @@ class Compute(Order, frozen=True):
         return result_dtype(self.operation, DTYPES[self.left.dtype], DTYPES[self.right.dtype], self.allowed)
 
     @property
-    def result_bytes(self) -> int:
-        """Raises UsageError where the operands do not go together."""
+    def result(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype. Raises UsageError where the operands do not go together."""
         shape = result_shape(self.operation, self.left.shape, self.right.shape, self.rows)
-        return nbytes(shape, self.result_dtype)
+        return shape, self.result_dtype
 
 
 class Ring(Order, frozen=True):
@@ -127,10 +127,10 @@ class Ring(Order, frozen=True):
         return (self.left, self.right)
 
     @property
-    def result_bytes(self) -> int:
-        """Raises UsageError where the operands do not go together."""
+    def result(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype. Raises UsageError where the operands do not go together."""
         shape = result_shape(self.operation, self.left.shape, self.right.shape, self.rows)
-        return nbytes((len(PRIMES), *shape), torch.uint8)
+        return (len(PRIMES), *shape), torch.uint8
 
 
 class Release(Message, frozen=True):

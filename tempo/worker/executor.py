@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tempo.errors import TempoError, UsageError
 from tempo.ops import Op, compute, ring_compute, ring_temporary_bytes, temporary_bytes
-from tempo.wire import DTYPES, Compute, Part, Ring, RingPart, limits
+from tempo.wire import DTYPES, Compute, Part, Ring, RingPart, limits, nbytes
 from tempo.worker.store import OperandStore
 from tempo.worker.transfers import Download, transfers_for
 
@@ -83,7 +83,7 @@ class Executor:
         Raises UsageError for a request that breaks a rule, TooLarge for one that does not fit,
         Unsupported for one in a dtype that the device does not multiply.
         """
-        result = request.result_bytes
+        result = nbytes(*request.result)
         left, right = request.parts
         if left.id == right.id and (right.sent or not right.refers_to(left)):
             raise UsageError("an operand is sent once, and has one shape and dtype")

@@ -15,18 +15,8 @@ import torch
 from torch import Tensor
 
 from tempo.errors import DataError, ProtocolError
-from tempo.ops import PRIMES, Half, Seed, result_shape
-from tempo.wire import (
-    Compute,
-    Reply,
-    Request,
-    Result,
-    Ring,
-    decode_reply,
-    decode_request,
-    limits,
-    nbytes,
-)
+from tempo.ops import Half, Seed
+from tempo.wire import Compute, Reply, Request, Result, Ring, decode_reply, decode_request, limits, nbytes
 from tempo.wire.frame import PREFIX_BYTES, as_bytes, lengths
 from tempo.worker.recorder import ARRIVED, HEAD, LEFT, MAGIC, NOTE, SUFFIX, VERSION
 
@@ -88,21 +78,6 @@ class Record:
             part.complete(tensor)
         return found
 
-    def result_of(self, request: Compute | Ring) -> Tensor:
-        """The tensor of this Result, the reply to `request`: of a Ring residues, uint8 (P, *shape). Raises
-        ProtocolError where it is none."""
-        shape = result_shape(request.operation, request.left.shape, request.right.shape, request.rows)
-        dtype = torch.uint8
-        if isinstance(request, Compute):
-            dtype = request.result_dtype
-        else:
-            shape = torch.Size((len(PRIMES), *shape))
-        if not isinstance(self.message, Result) or len(self.payload) != nbytes(shape, dtype):
-            raise ProtocolError("this record is not the whole result of that request")
-        if not self.payload:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(bytearray(self.payload), dtype=dtype).reshape(shape)
-
     @property
     def shares(self) -> dict[int, tuple[Half, ...]]:
         """The shares that a Ring ships, by id, as they came: residues or seeds. For other messages none."""
@@ -118,6 +93,15 @@ class Record:
             for part in message.parts
             if part.id in operands and part.sent
         }
+
+    def result_of(self, request: Compute | Ring) -> Tensor:
+        """The tensor of this Result, the reply to `request`. Raises ProtocolError where it is none."""
+        shape, dtype = request.result
+        if not isinstance(self.message, Result) or len(self.payload) != nbytes(shape, dtype):
+            raise ProtocolError("this record is not the whole result of that request")
+        if not self.payload:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(bytearray(self.payload), dtype=dtype).reshape(shape)
 
 
 def read(directory: Path) -> Iterator[Record]:

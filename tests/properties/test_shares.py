@@ -9,7 +9,7 @@ from tempo.errors import KeySpentError
 from tempo.integrity.mersenne import Q, columns_times, draw, results_times, rows_times
 from tempo.ops import PRIMES, Op, RingJob, expand, grad_w, grad_x, product, ring_compute
 from tempo.secrecy.chinese import remaining, residues_of, whole
-from tempo.secrecy.fixed import HALF, LARGEST, Integers
+from tempo.secrecy.fixed import HALF, LARGEST, Integers, fixed_rows, fixed_weight
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import ADDITIVE, REPLICATED, ShareKey, dealt
 
@@ -145,3 +145,35 @@ def test_the_largest_sums_of_bytes_are_exact(values, workers):
     last = (wanted - 255 * (workers - 1)).remainder(primes)
     last += primes * (last + primes <= 255)
     assert whole([*replies, last.to(torch.uint8)]).to(torch.int64).tolist() == values
+
+
+@few
+@given(
+    st.integers(0, 2**31),
+    st.floats(0, 12),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.booleans(),
+)
+def test_no_operands_leave_the_range(number, spread, sizes, dtype, summed):
+    """Rows, columns and entries of sizes that differ by many powers of two, of any shape: sums of magnitudes,
+    which nothing cancels, stay within HALF in all three products, and no integer is beyond LARGEST."""
+    g, (r, k, n), groups = torch.Generator().manual_seed(number), sizes, 2
+    rows = (r,) * groups
+
+    def wild(*shape):
+        t = torch.randn(shape, generator=g, dtype=torch.float64)
+        for axis in (-1, -2):
+            size = [shape[i] if i % len(shape) == axis % len(shape) else 1 for i in range(len(shape))]
+            t = t * torch.exp2(spread * torch.randn(size, generator=g, dtype=torch.float64))
+        return t.to(dtype)
+
+    w = fixed_weight(wild(groups, n, k))
+    x = fixed_rows(wild(groups * r, k), rows, w.rows, summed=summed)
+    dy = fixed_rows(wild(groups * r, n), rows, w.columns, others=x.columns, summed=summed)
+    xs, ws, ds = (t.values.double().abs() for t in (x, w, dy))
+    assert float(product(xs, ws, rows).max()) <= HALF
+    assert float(grad_x(ds, ws, rows).max()) <= HALF
+    if summed:
+        assert float(grad_w(ds, xs, rows).max()) <= HALF
+    assert max(float(t.max()) for t in (xs, ws, ds)) <= LARGEST

@@ -1,12 +1,12 @@
 """The reference runs: real data and real models, so that an attack's success here means something.
 
-    images     a small CNN from scratch on real images
-    mlp        a perceptron from scratch on the same, every layer but the last at the workers
-    head       the same, the last layer offloaded against better advice
-    steps      the same, late steps of one batch each
-    kinds      the same, asked with batches of one kind of image
-    finetune   a pre-trained encoder fine-tuned on real e-mails; its first weights are public
-    text       a small language model whose weights are public, asked and fine-tuned
+images     a small CNN from scratch on real images
+mlp        a perceptron from scratch on the same, every layer but the last at the workers
+head       the same, the last layer offloaded against better advice
+steps      the same, late steps of one batch each
+kinds      the same, asked with batches of one kind of image
+finetune   a pre-trained encoder fine-tuned on real e-mails; its first weights are public
+text       a small language model whose weights are public, asked and fine-tuned
 """
 
 from collections.abc import Callable, Mapping

@@ -53,7 +53,7 @@ def test_what_it_takes():
     """One half of six residues for each prime is sent, and two are held."""
     assert MESSAGE.payload == 6 * P
     assert MESSAGE.room == 2 * 6 * P
-    assert MESSAGE.result_bytes == 12 * P
+    assert MESSAGE.result == ((P, 1, 3, 4), torch.uint8)
     assert [part.sent for part in MESSAGE.parts] == [True, False]
     assert MESSAGE.left.memory == ((2, P, 2, 3), torch.uint8)
 

@@ -7,7 +7,7 @@ import torch
 from test_worker_recording import recorded  # noqa: F401
 from test_worker_server import MEMORY, Master, W, X, part
 
-from tempo.errors import DataError
+from tempo.errors import DataError, ProtocolError
 from tempo.fleet import DeviceWorker, JobRefused, OperandsEvicted
 from tempo.ops import KEY_BYTES, PRIMES, Op, RingJob, RingOperand, Seed, expand, ring_compute
 from tempo.wire import Compute, Evicted, Hello, Part, Refused, Release, Result, Ring, RingPart, encode, limits
@@ -243,6 +243,9 @@ def test_shares_are_recorded_as_they_came_and_as_they_are_used(recorded):  # noq
     answers = [record for record in records if isinstance(record.message, Result)]
     assert answers[0].payload == bytes(result.numpy().tobytes()) == answers[1].payload
     assert answers[0].operands == answers[0].shares == {}
+    assert torch.equal(answers[0].result_of(first.message), result)
+    with pytest.raises(ProtocolError, match="not the whole result"):
+        first.result_of(first.message)
 
 
 @pytest.mark.security
