@@ -54,7 +54,7 @@ def assemble(
     labels: Iterator[int],
     truth: Truth | None = None,
 ) -> tuple[SharesEngine, SharedWeights]:
-    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels, truth)
+    desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels, truth=truth)
     weights = SharedWeights(desk)
     engine = SharesEngine(desk, weights, key_shift=config.key_shift, local_fallback=config.local_fallback)
     return engine, weights

@@ -14,6 +14,10 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
+    "attack": [
+        *("--suite", "--only", "--scheme", "--reference", "--script", "--steps", "--transcript", "--truth"),
+        *("--fast", "--budget", "--require", "--fail-on", "--out", "--json", "--list"),
+    ],
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--only", "--threads", "--budget", "--data-dir", "--recorded"),
