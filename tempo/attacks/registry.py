@@ -105,6 +105,6 @@ ATTACKS: Final[tuple[Entry, ...]] = (
     Entry(DependentRows(), DependentRowsScorer(), ("finetune", "text")),
     Entry(ExactConstraints(), ExactConstraintsScorer(), ("finetune", "images", "mlp"), Visible.ALWAYS),
     Entry(Traffic(), TrafficScorer(), ("text", "finetune"), Visible.ALWAYS),
-    Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("kinds", "text")),
+    Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("text",)),
     Entry(AdaptiveKnown(), AdaptiveKnownScorer(), ("kinds", "text")),
 )
