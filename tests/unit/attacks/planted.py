@@ -125,10 +125,10 @@ class Quiet(Watcher):
     def begin(self, runs: int) -> None:
         self.runs = runs
 
-    def running(self, what: str) -> None:
+    def running(self, what: str, limit_s: float = 0) -> None:
         pass
 
-    def done(self, rows: object) -> None:
+    def done(self, rows: object, pictures: object = ()) -> None:
         self.finished += 1
 
 
