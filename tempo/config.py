@@ -20,6 +20,11 @@ from tempo.secrecy.scheme import SCHEMES, SHARES, Scheme, scheme_from
 #: in the worst case of an axis, coarser ones one and a half.
 _WORST_GROWTH = {"fp32": 1024.0, "tf32": 64.0, "bf16": 8.0}
 
+#: Uses of one key of W that mixing bears. Known operands of R rows give R (K - R) linear equations each for
+#: the K^2 entries of B (K features), so fewer than four of them do not determine it, whatever R, and one more
+#: is there to be opened (attack 24).
+MOST_USES = 4
+
 _WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -68,14 +73,17 @@ class Config:
     fill: int = 0
     #: Each basis is as a whole larger by a secret factor, log-uniform in [1/gain, gain]: hides the absolute
     #: size of operands. 1: none.
-    gain: float = 1.0
+    gain: float = 16.0
     #: Share of rows of X or dY that may repeat within a group; with more the operation stays in the TEE.
     #: 1: nobody looks.
-    repeats: float = 1.0
+    repeats: float = 0.5
     #: Rows within which row permutations stay.
     chunk: int = 8192
-    #: Operands sealed against one encoded W before W gets a fresh key. A changed W always does.
-    weight_uses: int = 256
+    #: Pieces of X (micro-batches, requests, chunks of one operation) sealed against one encoded W before W
+    #: gets a fresh key. A changed W always does, and no operation is split over two.
+    weight_uses: int = 1
+    #: Allow mixing more uses than `MOST_USES`, from where known operands open the others (docs/secrecy.md).
+    unsafe_many_uses: bool = False
     #: Dtype in which float32 operands and results cross the boundary: "fp32", or "bf16" for half the bytes
     #: and tensor cores, with 8 bits of precision (docs/numerics.md, section 5).
     wire: str = "fp32"
@@ -114,6 +122,12 @@ class Config:
         require(0.0 <= self.repeats <= 1.0, "repeats", "a share, 0 to 1")
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
+        if self.scheme == "mixing" and self.weight_uses > MOST_USES and not self.unsafe_many_uses:
+            raise UsageError(
+                f"setting weight_uses = {self.weight_uses}: whoever knows {MOST_USES} operands sealed "
+                f"against one W can open the others. At most {MOST_USES}, or say unsafe_many_uses=True if "
+                f"that is meant"
+            )
         require(1 <= self.probes <= 16, "probes", "1 to 16")
         require(self.min_size >= 0, "min_size", "0 or more")
         if self.scheme != SHARES and self.min_size < self.block and not self.unsafe_small:

@@ -137,7 +137,7 @@ class Engine(Products[Ticket]):
         keep = train_w and self.key_shift
         shards, home = self.shards(lowering, where, dw=keep)
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
-        weight = self.weight(lowering, w, w_GNK, form.dtype)
+        weight = self.weight(lowering, w, w_GNK, form.dtype, len(shards))
         ticket = Ticket(weight, form_x=form)
         ticket.cover = cover = self.cover(x_GRK, where)
         if shards:
@@ -255,9 +255,11 @@ class Engine(Products[Ticket]):
         desk.stats.add("unfilled", cover.unfilled)
         return cover
 
-    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
+    def weight(
+        self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype, uses: int
+    ) -> SealedWeight:
         with self.desk.stats.timed("encode"):
-            weight, fresh = self._weights.of(w, lowering, w_GNK, sent)
+            weight, fresh = self._weights.of(w, lowering, w_GNK, sent, uses)
         if fresh:
             self.desk.stats.add("encoded_w")
         return weight

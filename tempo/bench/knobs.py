@@ -73,12 +73,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *(_one(decoys=directions) for directions in (8, 32)),
     _one(decoys=8, decoy_size=3.0),
     _one(fill=8),
-    _one(gain=16.0),
-    _one(repeats=0.5),
+    _one(gain=1.0),
+    _one(repeats=1.0),
     _one(key_shift=False),
     _one(wire="bf16"),
-    _one(deflate=32, decoys=8, decoy_size=3.0, fill=8, gain=16.0, repeats=0.5),
-    _one(deflate=32, decoys=8, decoy_size=3.0, fill=8, gain=16.0, repeats=0.5, key_shift=False),
+    _one(weight_uses=4),
+    _one(weight_uses=256, unsafe_many_uses=True),
+    _one(decoys=8, key_shift=False),
+    _one(deflate=32, decoys=8, decoy_size=3.0, fill=8),
+    _one(deflate=32, decoys=8, decoy_size=3.0, fill=8, key_shift=False),
 )
 
 

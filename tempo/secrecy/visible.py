@@ -64,6 +64,18 @@ _CODES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "key_shift=False (three more encodings a step)",
             "invariants",
         ),
+        "class": (
+            "which class a batch of one class is of, to whoever has runs of their own to compare: spectra "
+            "survive any basis that is well-conditioned",
+            "scheme='shares', or shuffled batches",
+            "invariants",
+        ),
+        "reuse": (
+            "what operands under one W' have in common: independent features from two on, and with "
+            "unsafe_many_uses whole row spaces, to whoever knows some of the operands",
+            "weight_uses=1",
+            "directions",
+        ),
         "known-directions": (
             "the strongest directions of the features, to whoever knows W; deflate and decoys blunt it",
             "scheme='shares'",
@@ -109,9 +121,12 @@ def visible(scheme: str, config: Config, layer: Layer) -> frozenset[str]:
         codes.add("spectrum")
     if layer.public:
         codes.add("known-directions")
+    codes.add("class")
     if scheme == "monomial":
         return frozenset(codes | {"entries", "norms", "planes", "repeats"})
     codes |= {"rows", "block-norms"}
+    if config.weight_uses > 1:
+        codes.add("reuse")
     hardening = config.hardening
     if hardening.gain == 1.0:
         codes.add("norms")

@@ -1,7 +1,9 @@
 """Weights in secret bases, encoded once per W epoch.
 
-An epoch ends when the weight changes (an optimizer step), or after a documented number of uses. All
-micro-batches, shards and workers of an epoch share one W'. A weight that is no parameter (a
+An epoch ends when the weight changes (an optimizer step), or after a set number of uses (Config.weight_uses).
+A use is an operand under row keys of its own: a chunk or a worker's share of an operation counts as one, as a
+micro-batch does, since each tells the same about the bases that W' shares with it. One operation is not split
+over two W'. A weight that is no parameter (a
 computed one, an activation) is sealed for its one product.
 """
 
@@ -122,12 +124,12 @@ class Weights:
             return taken, taken.rest(w_GNK, out=self._pool.empty(w_GNK.shape, w_GNK.dtype))
 
     def of(
-        self, w: Tensor, lowering: Lowering, w_GNK: Tensor, sent: torch.dtype
+        self, w: Tensor, lowering: Lowering, w_GNK: Tensor, sent: torch.dtype, uses: int = 1
     ) -> tuple[SealedWeight, bool]:
         """W' of the current epoch of `w`, and whether it had to be encoded for this call.
 
         w: the layer's own weight, a parameter or a view of one. w_GNK: the same, lowered. sent: as in
-        `seal`; another dtype is another epoch, under another key.
+        `seal`; another dtype is another epoch, under another key. uses: pieces that X is sent in.
         """
         owner = w if isinstance(w, nn.Parameter) else w._base
         if not isinstance(owner, nn.Parameter) or w.is_inference():
@@ -143,16 +145,16 @@ class Weights:
                 epoch is not None
                 and epoch.owner() is owner
                 and epoch.version == w._version
-                and epoch.uses < self._uses
+                and epoch.uses + uses <= self._uses
                 and torch.equal(epoch.fingerprint, fingerprint)
             ):
-                epoch.uses += 1
+                epoch.uses += uses
                 return epoch.sealed, False
             last = None if epoch is None or epoch.owner() is not owner else epoch.sealed.taken
             start = None if last is None else last.subspace
             sealed = self.seal(w_GNK, sent, start, owner, lowering.name)
             self._epochs = {n: e for n, e in self._epochs.items() if not e.over(owner, storage)}
-            self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, 1)
+            self._epochs[name] = _Epoch(weakref.ref(owner), storage, w._version, fingerprint, sealed, uses)
             return sealed, True
 
     def clear(self) -> None:

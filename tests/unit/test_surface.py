@@ -59,6 +59,7 @@ def test_settings():
         "repeats",
         "chunk",
         "weight_uses",
+        "unsafe_many_uses",
         "wire",
         "arithmetic",
         "probes",

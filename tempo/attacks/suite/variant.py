@@ -13,6 +13,8 @@ from tempo.secrecy.scheme import SCHEMES, SHARES
 
 UNDEFENDED: Final = "unsafe_none"
 KNOWN: Final = (*SCHEMES, SHARES)
+_ONE_KEY: Final = (UNDEFENDED, "monomial")
+_MANY_USES: Final = 256
 _WORDS: Final = MappingProxyType({"yes": True, "true": True, "no": False, "false": False})
 
 
@@ -37,8 +39,10 @@ class Variant:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of a session."""
-        return {"scheme": self.scheme, **dict(self.settings)}
+        """Of a session. In the clear, and under the paper's mask, one W serves a whole epoch: nothing there
+        is worth a fresh key, and attacks on what keys share must be seen to work."""
+        many = {"weight_uses": _MANY_USES} if self.scheme in _ONE_KEY else {}
+        return {"scheme": self.scheme, **many, **dict(self.settings)}
 
     @property
     def key_shift(self) -> bool:

@@ -6,7 +6,7 @@ from tempo.config import Config
 from tempo.secrecy.scheme import SCHEMES
 from tempo.secrecy.visible import CLASSES, CODES, Layer, meaning, ordered, remedy, visible, worst
 
-DEFAULT = {"shapes", "rows", "norms", "block-norms", "rank", "planes", "repeats", "spectrum"}
+DEFAULT = {"shapes", "rows", "block-norms", "rank", "planes", "repeats", "spectrum", "class"}
 
 
 def seen(scheme="mixing", public=False, trains=True, **options):
@@ -21,7 +21,6 @@ def test_the_default():
     ("options", "gone"),
     [
         ({"key_shift": False}, {"spectrum"}),
-        ({"gain": 16.0}, {"norms"}),
         ({"decoys": 4}, {"planes"}),
         ({"decoys": 3}, set()),
         ({"repeats": 0.0}, {"repeats"}),
@@ -29,13 +28,25 @@ def test_the_default():
         ({"deflate": 32}, set()),
         ({"trains": False}, {"spectrum"}),
         (
-            {"key_shift": False, "gain": 2.0, "decoys": 8, "repeats": 0.0},
-            {"spectrum", "norms", "planes", "repeats"},
+            {"key_shift": False, "decoys": 8, "repeats": 0.0},
+            {"spectrum", "planes", "repeats"},
         ),
     ],
 )
 def test_what_a_knob_takes_away(options, gone):
     assert seen(**options) == DEFAULT - gone
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({"gain": 1.0}, {"norms"}),
+        ({"weight_uses": 2}, {"reuse"}),
+        ({"weight_uses": 256, "unsafe_many_uses": True}, {"reuse"}),
+    ],
+)
+def test_what_a_knob_adds(options, more):
+    assert seen(**options) == DEFAULT | more
 
 
 @pytest.mark.parametrize("options", [{"wire": "bf16"}, {"arithmetic": "tf32"}])
@@ -75,7 +86,7 @@ def test_every_code_is_explained():
     assert all(meaning(code) and remedy(code) for code in CODES)
     used = set().union(
         *(
-            seen(s, public=p, wire=w)
+            seen(s, public=p, wire=w, weight_uses=2)
             for s in (*SCHEMES, "shares")
             for p in (True, False)
             for w in ("fp32", "bf16")
