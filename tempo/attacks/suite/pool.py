@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import pickle
 import tempfile
 import time
 from collections.abc import Sequence
@@ -131,7 +130,7 @@ class _Crew:
     def _heard(self, child: _Child) -> bool:
         """False where nothing will come any more and something is missing."""
         try:
-            kind, *what = pickle.loads(child.pipe.recv_bytes())  # noqa: S301 (our own process, no worker)
+            kind, *what = child.pipe.recv()
         except (EOFError, OSError):
             return False
         part = self.parts[child.name]
@@ -142,10 +141,11 @@ class _Crew:
                 child.end, child.attacks = time.monotonic() + what[1], what[1] < math.inf
                 self._watcher.running(*what)
             case "done":
+                pictures = [Picture(*about, *map(torch.from_numpy, images)) for about, images in what[1]]
                 part.rows += what[0]
-                part.pictures += what[1]
+                part.pictures += pictures
                 child.end, child.attacks = math.inf, False
-                self._watcher.done(*what)
+                self._watcher.done(what[0], pictures)
             case "title":
                 part.title = what[0]
                 self._dismiss(child)
@@ -190,7 +190,7 @@ class _Relay(Watcher):
         self._pipe = pipe
 
     def tell(self, *what: Any) -> None:
-        self._pipe.send_bytes(pickle.dumps(what))
+        self._pipe.send(what)
 
     def say(self, text: str) -> None:
         self.tell("say", text)
@@ -202,7 +202,12 @@ class _Relay(Watcher):
         self.tell("running", what, limit_s)
 
     def done(self, rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> None:
-        self.tell("done", list(rows), list(pictures))
+        # Arrays are copied into the pipe; tensors would be shared, with a process that may be ended.
+        plain = [
+            ((p.attack, p.scheme, p.reference, p.title), (p.recovered.numpy(), p.true.numpy()))
+            for p in pictures
+        ]
+        self.tell("done", list(rows), plain)
 
 
 def _work(
