@@ -116,7 +116,7 @@ def attack(
         if transcript is not None or script is not None:
             result = _of_ones_own(entries, variants, script, steps, transcript, truth, clock, screen)
         else:
-            plan = of_references(reference, entries, variants, fast=fast)
+            plan = of_references(reference, entries, variants, fast=fast, also=not scheme)
             most = jobs or min(_JOBS, len(os.sched_getaffinity(0)))
             with Journal(screen, out, resume=resume) as journal:
                 result = journal.whole(run_on_references(plan, clock, journal, most, journal.rows))
@@ -174,14 +174,18 @@ def _folder(out: Path | None) -> None:
 def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
     from tempo.attacks.suite.figures import draw
     from tempo.attacks.suite.report import as_csv, markdown
+    from tempo.attacks.suite.summary import summary
 
     try:
         pictures = draw(result, out)
         (out / "attack.json").write_text(to_json(fields) + "\n")
+        (out / "verdicts.json").write_text(to_json(summary(fields, result)) + "\n")
         (out / "attack.csv").write_text(as_csv(result))
         (out / "attack.md").write_text(markdown(fields, result, pictures))
     except OSError as error:
         raise OutsideError(
             f"--out {out} cannot be written ({error.strerror}). Name another folder"
         ) from error
-    stderr().print(f"Written: {out}/attack.json, .csv, .md and {len(pictures)} pictures", soft_wrap=True)
+    stderr().print(
+        f"Written: {out}/attack.json, .csv, .md, verdicts.json and {len(pictures)} pictures", soft_wrap=True
+    )

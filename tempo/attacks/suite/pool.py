@@ -43,11 +43,10 @@ def run_in_processes(
         crew.work()
     finally:
         crew.end()
-    wanted = {str(variant) for variant in plan.variants}
     result = Result(seconds=time.monotonic() - start)
     for name in plan.entries:
         of = crew.parts[name]
-        result.rows += [row for row in of.rows[of.before :] if row.scheme in wanted]
+        result.rows += [row for row in of.rows[of.before :] if row.scheme in plan.wanted]
         result.pictures += of.pictures
         if of.title:
             result.subjects[name] = of.title
@@ -160,7 +159,7 @@ class _Crew:
         code = child.process.exitcode
         for variant in self._plan.recorded:
             rest = [
-                e for e in self._plan.entries[child.name] if (str(variant), e.attack.name) not in finished
+                e for e in self._plan.of(child.name, variant) if (str(variant), e.attack.name) not in finished
             ]
             if not rest:
                 continue

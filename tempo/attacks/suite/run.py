@@ -58,21 +58,32 @@ class Watcher(ABC):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """entries: attacks by the name of each subject. makers: how subjects are made, by name."""
+    """entries: attacks by the name of each subject. makers: how subjects are made, by name. variants: of all
+    attacks; also: of those that name them."""
 
     entries: Mapping[str, Sequence[Entry]]
     makers: Mapping[str, Callable[[Callable[[str], None]], Subject]]
     variants: Sequence[Variant]
+    also: Sequence[Variant] = ()
 
     @property
     def recorded(self) -> list[Variant]:
         """The undefended one first, wanted or not."""
         clear = Variant(UNDEFENDED)
-        return [clear, *(v for v in self.variants if v != clear)]
+        return list(dict.fromkeys([clear, *self.variants, *self.also]))
+
+    @property
+    def wanted(self) -> set[str]:
+        return {str(variant) for variant in (*self.variants, *self.also)}
+
+    def of(self, name: str, variant: Variant) -> list[Entry]:
+        """Attacks of a subject under a variant."""
+        extra = variant in self.also and variant not in self.variants
+        return [e for e in self.entries[name] if not extra or str(variant) in e.also]
 
     @property
     def runs(self) -> int:
-        return len(self.recorded) * sum(map(len, self.entries.values()))
+        return sum(len(self.of(name, variant)) for name in self.entries for variant in self.recorded)
 
 
 def run(plan: Plan, clock: Clock, watcher: Watcher, before: Sequence[Row] = ()) -> Result:
@@ -84,10 +95,9 @@ def run(plan: Plan, clock: Clock, watcher: Watcher, before: Sequence[Row] = ()) 
     result = Result()
     suite = _Suite(plan, clock, watcher, result, before)
     watcher.begin(plan.runs)
-    for name, entries in plan.entries.items():
-        suite.attack_subject(name, entries)
-    wanted = {str(variant) for variant in plan.variants}
-    result.rows = [row for row in result.rows if row.scheme in wanted]
+    for name in plan.entries:
+        suite.attack_subject(name)
+    result.rows = [row for row in result.rows if row.scheme in plan.wanted]
     result.seconds = time.monotonic() - start
     return result
 
@@ -102,20 +112,18 @@ class _Suite:
         self._finished = {(row.reference, row.scheme, row.attack) for row in before}
         self._left = plan.runs - len(self._finished)
 
-    def attack_subject(self, name: str, entries: Sequence[Entry]) -> None:
+    def attack_subject(self, name: str) -> None:
         try:
             subject = self._plan.makers[name](self._watcher.say)
         except TempoError as error:
             for variant in self._plan.recorded:
-                self._skip_all(
-                    self._rest(entries, variant, name), variant, name, f"{name} could not be had: {error}"
-                )
+                self._skip_all(self._rest(variant, name), variant, name, f"{name} could not be had: {error}")
             return
         self._result.subjects[name] = subject.title
         undefended = undefended_of(self._before, name)
         side: SideKnowledge | None = None
         for variant in self._plan.recorded:
-            rest = self._rest(entries, variant, name)
+            rest = self._rest(variant, name)
             if not rest:
                 continue
             if self._clock.left_s <= 0:
@@ -128,9 +136,13 @@ class _Suite:
                 for entry in rest:
                     self._attack(entry, name, recording, side, undefended)
 
-    def _rest(self, entries: Sequence[Entry], variant: Variant, name: str) -> list[Entry]:
-        """Attacks that fit the variant and were not run before."""
-        return [entry for entry in entries if (name, str(variant), entry.attack.name) not in self._finished]
+    def _rest(self, variant: Variant, name: str) -> list[Entry]:
+        """Attacks under the variant that were not run before."""
+        return [
+            entry
+            for entry in self._plan.of(name, variant)
+            if (name, str(variant), entry.attack.name) not in self._finished
+        ]
 
     def attack_recording(self, entries: Sequence[Entry], name: str, recording: Recording) -> None:
         """One that was made elsewhere: without side knowledge besides the architecture, and without an

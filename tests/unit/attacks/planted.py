@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import final
 
@@ -87,6 +89,41 @@ class Slow(Attack[Nothing, None]):
                 time.sleep(0.01)
             except Exception:
                 continue
+
+
+@final
+class Deaf(Attack[Nothing, None]):
+    """As one that is deep in a library: no signal reaches it."""
+
+    name = "deaf"
+    number = 0
+    title = "Hears no signal"
+    adversary = "anyone"
+    side_knowledge = "none"
+    knowledge = Nothing
+    metric = "none"
+    compute = "endless"
+
+    def run(self, transcript: Transcript, knowledge: Nothing) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        time.sleep(1000)
+
+
+@final
+class Fatal(Attack[Nothing, None]):
+    """As one that runs out of memory."""
+
+    name = "fatal"
+    number = 0
+    title = "Takes its process down"
+    adversary = "anyone"
+    side_knowledge = "none"
+    knowledge = Nothing
+    metric = "none"
+    compute = "none"
+
+    def run(self, transcript: Transcript, knowledge: Nothing) -> None:
+        os._exit(9)
 
 
 @final

@@ -1,0 +1,53 @@
+"""The verdict of each attack under each scheme, as small data that reports quote without running anything.
+
+`tempo attack --out` writes it as verdicts.json; the package ships the one of its own release
+(tempo/report/verdicts.json).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tempo.attacks.suite.rows import RANK, SKIPPED, Result, Row
+from tempo.config import Config
+
+#: Settings that decide what workers see.
+SETTINGS: Final = (
+    *("key_shift", "rounds", "row_rounds", "block", "spread", "min_size", "deflate", "decoys", "fill"),
+    *("gain", "repeats", "weight_uses"),
+)
+
+
+def summary(fields: Mapping[str, Any], result: Result) -> dict[str, Any]:
+    """fields: the JSON object of the whole result. The worst operand and reference of an attack counts."""
+    schemes: dict[str, dict[str, Any]] = {}
+    for row in result.rows:
+        of = schemes.setdefault(row.scheme, {})
+        mine = _cell(row)
+        if row.attack not in of or _rank(mine) > _rank(of[row.attack]):
+            of[row.attack] = mine
+    config = Config()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": fields["commit"],
+        "tempo": fields["tempo"],
+        "command": fields["command"],
+        "settings": {name: getattr(config, name) for name in SETTINGS},
+        "schemes": schemes,
+    }
+
+
+def _cell(row: Row) -> dict[str, Any]:
+    r = row.to_dict()
+    names = ("verdict", "reference", "operand", "score", "chance", "undefended", "n")
+    rounded = {name: round(r[name], 4) if isinstance(r[name], float) else r[name] for name in names}
+    return rounded if row.finding is not None else {**rounded, "why": row.why}
+
+
+def _rank(cell: Mapping[str, Any]) -> tuple[int, float]:
+    """Worst verdict first, among equals the one that is farthest above chance."""
+    if cell["verdict"] == SKIPPED:
+        return -1, 0.0
+    return RANK.index(cell["verdict"]), (cell["score"] or 0.0) - (cell["chance"] or 0.0)
