@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tempo.attacks.suite.rows import RANK, SKIPPED, Result, Row
+from tempo.attacks.suite.rows import NOTHING, RANK, SKIPPED, Result, Row
 from tempo.config import Config
 
 #: Settings that decide what workers see.
@@ -22,12 +22,6 @@ SETTINGS: Final = (
 
 def summary(fields: Mapping[str, Any], result: Result) -> dict[str, Any]:
     """fields: the JSON object of the whole result. The worst operand and reference of an attack counts."""
-    schemes: dict[str, dict[str, Any]] = {}
-    for row in result.rows:
-        of = schemes.setdefault(row.scheme, {})
-        mine = _cell(row)
-        if row.attack not in of or _rank(mine) > _rank(of[row.attack]):
-            of[row.attack] = mine
     config = Config()
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -35,8 +29,38 @@ def summary(fields: Mapping[str, Any], result: Result) -> dict[str, Any]:
         "tempo": fields["tempo"],
         "command": fields["command"],
         "settings": {name: getattr(config, name) for name in SETTINGS},
-        "schemes": schemes,
+        "schemes": worst_of(result),
     }
+
+
+def worst_of(result: Result) -> dict[str, dict[str, Any]]:
+    """By scheme and attack."""
+    schemes: dict[str, dict[str, Any]] = {}
+    for row in result.rows:
+        of = schemes.setdefault(row.scheme, {})
+        mine = _cell(row)
+        if row.attack not in of or _rank(mine) > _rank(of[row.attack]):
+            of[row.attack] = mine
+    return schemes
+
+
+def as_table(schemes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """Markdown, attack by scheme: the verdict, then score, chance and number of trials of the worst operand."""
+    attacks = list(dict.fromkeys(attack for cells in schemes.values() for attack in cells))
+    lines = ["| attack | " + " | ".join(schemes) + " |", "|---" * (len(schemes) + 1) + "|"]
+    for attack in attacks:
+        cells = [_words(of.get(attack)) for of in schemes.values()]
+        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _words(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    if cell["verdict"] == SKIPPED:
+        return "nothing to attack" if cell["why"].startswith(NOTHING) else SKIPPED
+    score, chance = (f"{cell[name]:.3f}" if cell[name] is not None else "" for name in ("score", "chance"))
+    return f"**{cell['verdict']}** {score}, chance {chance}, n {cell['n']}"
 
 
 def _cell(row: Row) -> dict[str, Any]:
