@@ -108,8 +108,8 @@ class Journal(Watcher):
                 with np.load(path, allow_pickle=False) as arrays:
                     for i in range(len(arrays.files) // 3):
                         about = [str(text) for text in arrays[f"about{i}"]]
-                        images = (torch.from_numpy(arrays[f"{side}{i}"]) for side in ("recovered", "true"))
-                        self._old.append(Picture(*about, *images))
+                        got, true = (torch.from_numpy(arrays[f"{side}{i}"]) for side in ("recovered", "true"))
+                        self._old.append(Picture(*about, recovered=got, true=true))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder / LINES} holds no results of this version: leave --resume out, or name another "

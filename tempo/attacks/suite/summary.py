@@ -45,7 +45,7 @@ def worst_of(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def as_table(schemes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Markdown, attack by scheme: the verdict, then score, chance and number of trials of the worst operand."""
+    """Markdown, attack by scheme: verdict, score, chance and trials of the worst operand."""
     attacks = list(dict.fromkeys(attack for cells in schemes.values() for attack in cells))
     lines = ["| attack | " + " | ".join(schemes) + " |", "|---" * (len(schemes) + 1) + "|"]
     for attack in attacks:
