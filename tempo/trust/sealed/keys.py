@@ -126,9 +126,14 @@ class Recipient:
         """Raises UsageError."""
         return cls(_load(path, cls.KIND, _KEM_PUBLIC_BYTES + KEY_BYTES))
 
-    def wrap(self, key: DataKey) -> bytes:
-        """A file's key, for whoever holds the private half."""
-        return _suite().encrypt(key.unsafe_bytes(), self._key, _INFO)
+    @property
+    def public_bytes(self) -> bytes:
+        """ML-KEM-768's, then X25519's."""
+        return self._raw
+
+    def wrap(self, key: DataKey, info: bytes = _INFO) -> bytes:
+        """A key, for whoever holds the private half. info: what it is for; it opens for nothing else."""
+        return _suite().encrypt(key.unsafe_bytes(), self._key, info)
 
 
 @final
@@ -166,10 +171,10 @@ class OwnerKey(Hidden):
         """Raises UsageError."""
         return cls(_load(path, cls.KIND, _SEED_BYTES + KEY_BYTES))
 
-    def unwrap(self, wrapped: bytes) -> DataKey:
-        """Raises TamperedError where it was not wrapped for this key, or was altered."""
+    def unwrap(self, wrapped: bytes, info: bytes = _INFO) -> DataKey:
+        """Raises TamperedError where it was not wrapped for this key and `info`, or was altered."""
         try:
-            raw = _suite().decrypt(wrapped, hpke.MLKEM768X25519PrivateKey(self._kem, self._ecdh), _INFO)
+            raw = _suite().decrypt(wrapped, hpke.MLKEM768X25519PrivateKey(self._kem, self._ecdh), info)
         except (InvalidTag, ValueError) as error:
-            raise TamperedError("the file's key was wrapped for another owner, or was altered") from error
+            raise TamperedError("a wrapped key is another owner's or for another use, or altered") from error
         return DataKey(raw)
