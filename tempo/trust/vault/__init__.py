@@ -1,6 +1,7 @@
 """The vault: data keys stay in-house and go to attested masters alone."""
 
 from tempo.trust.vault.appraise import Appraiser
+from tempo.trust.vault.attested import Machines, ThisMachine, UnsafeSimulated
 from tempo.trust.vault.client import Evidence, KeyRefused, fetch
 from tempo.trust.vault.rates import Rate
 from tempo.trust.vault.root import PassphraseRoot, RootKey
@@ -14,6 +15,7 @@ __all__ = [
     "Grant",
     "Key",
     "KeyRefused",
+    "Machines",
     "PassphraseRoot",
     "Policy",
     "Rate",
@@ -22,5 +24,7 @@ __all__ = [
     "Server",
     "State",
     "Store",
+    "ThisMachine",
+    "UnsafeSimulated",
     "fetch",
 ]

@@ -179,6 +179,12 @@ class Exchange(Hidden):
                 if refused.code == "grant":
                     refused = Refusal("evidence", error.step, error.found, error.expected)
                 continue
+            except (
+                Exception
+            ) as error:  # what a stranger sends must not stop the vault, whatever a library does
+                if refused.code == "grant":
+                    refused = Refusal("evidence", "vault appraisal", type(error).__name__, "a verdict")
+                continue
             return _Passed(grant, about)
         raise refused
 

@@ -132,9 +132,16 @@ class Store(Hidden):
         self._change(change)
         return self.state().versions(name)[-1]
 
-    def grant(self, name: str, policy: bytes, client: str | None = None, expires: int | None = None) -> Grant:
+    def grant(
+        self,
+        name: str,
+        policy: bytes,
+        client: str | None = None,
+        expires: int | None = None,
+        signer: str | None = None,
+    ) -> Grant:
         """Machines that satisfy `policy` may have the key, all its versions. The policy was looked at before:
-        to the store it is a text."""
+        to the store it is a text. signer: who signed it, for the log."""
         if not 0 < len(policy) <= MAX_POLICY_BYTES:
             raise UsageError(f"a policy has 1 to {MAX_POLICY_BYTES} bytes, not {len(policy)}")
         if client is not None:
@@ -148,7 +155,7 @@ class Store(Hidden):
             number = max((g.number for g in state.grants), default=0) + 1
             made.append(Grant(number, name, digest, client, now, expires, None))
             fields: dict[str, Value] = {"action": "granted", "key": name, "grant": number, "policy": digest}
-            fields |= {"client": client, "expires": expires}
+            fields |= {"client": client, "expires": expires, "signer": signer}
             return state.with_policy(Policy(digest, policy)).with_grant(made[-1]), fields
 
         self._change(change)
