@@ -138,8 +138,9 @@ class Database(Hidden):
     def events(self, after: int) -> list[tuple[int, bytes]]:
         """Entries that the log has not got, by their change, oldest first: all changes since `after`."""
         with self._errors():
-            rows = self._db.execute("SELECT change, line, mac FROM events ORDER BY change").fetchall()
-            newest = self.newest()
+            with self._reading():
+                rows = self._db.execute("SELECT change, line, mac FROM events ORDER BY change").fetchall()
+                newest = self.newest()
         found = []
         for change, line, mac in rows:
             if not hmac.compare_digest(mac, self._event_mac(change, line)):
@@ -163,10 +164,15 @@ class Database(Hidden):
             found = self._db.execute("SELECT 1 FROM events WHERE change = ?", (change,)).fetchone()
         return found is not None
 
-    def waiting(self) -> bool:
-        """Whether there is anything that the log has not got yet."""
-        with self._errors():
-            return self._db.execute("SELECT 1 FROM events LIMIT 1").fetchone() is not None
+    def head(self) -> tuple[int, str, bool]:
+        """Number of the last change, its seal, and whether there is anything that the log has not got yet."""
+        with self._errors(), self._reading():
+            waiting = self._db.execute("SELECT 1 FROM events LIMIT 1").fetchone() is not None
+            return self.newest(), self.meta("seal").hex(), waiting
+
+    def seal_of(self, state: State) -> str:
+        """Hex."""
+        return self._seal(state).hex()
 
     def logged(self, change: int) -> None:
         """The log has everything up to this change."""
@@ -178,10 +184,7 @@ class Database(Hidden):
             self._db.close()
 
     def _load(self) -> State:
-        own = not self._db.in_transaction
-        if own:
-            self._db.execute("BEGIN")
-        try:
+        with self._reading():
             state = State(
                 self.newest(),
                 tuple(self._rows(Key, "keys ORDER BY name, version")),
@@ -189,14 +192,23 @@ class Database(Hidden):
                 tuple(self._rows(Policy, "policies ORDER BY digest")),
             )
             seal = self.meta("seal")
-        finally:
-            if own:
-                self._db.execute("COMMIT")
         if not hmac.compare_digest(seal, self._seal(state)):
             raise TamperedError(
                 "the vault's database is not as the vault wrote it: restore its folder from a backup"
             )
         return state
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One view of all tables."""
+        own = not self._db.in_transaction
+        if own:
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if own:
+                self._db.execute("COMMIT")
 
     def _rows(self, kind: type[Any], what: str) -> Iterator[Any]:
         columns = ", ".join(kind.__struct_fields__)

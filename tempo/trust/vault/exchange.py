@@ -25,7 +25,7 @@ from typing import Final, final
 from tempo.errors import ProtocolError, RefusedError, UsageError
 from tempo.kernels.hidden import Hidden
 from tempo.trust.ledger import Kind, Value
-from tempo.trust.sealed import Recipient
+from tempo.trust.sealed import DataKey, Recipient
 from tempo.trust.vault.appraise import Appraiser
 from tempo.trust.vault.journal import Journal
 from tempo.trust.vault.protocol import (
@@ -138,6 +138,7 @@ class Exchange(Hidden):
     def _release(self, client: str, asked: Ask, attest: Attest, nonce: bytes) -> Released:
         try:
             recipient = Recipient(attest.public_key)
+            recipient.wrap(DataKey.generate())  # a point of small order is found only where it is used
         except (UsageError, ValueError):
             raise ProtocolError("the public key is none of ML-KEM-768 with X25519") from None
         passed = self._appraised(client, asked, attest, nonce)

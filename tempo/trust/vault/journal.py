@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, NoReturn, Self, final
 
 import msgspec
 
@@ -23,9 +23,13 @@ from tempo.errors import TamperedError
 from tempo.kernels.hidden import Hidden
 from tempo.trust.ledger import Kind, Ledger, Signer, Value
 from tempo.trust.vault.database import Database
+from tempo.trust.vault.state import State
 
 #: Field of an entry that says which change it records.
 CHANGE: Final = "change"
+#: Seals of the states before and after it: they make a chain, which an older database does not continue.
+BEFORE: Final = "before"
+AFTER: Final = "after"
 
 
 @final
@@ -36,8 +40,10 @@ class Journal(Hidden):
         self._ledger = ledger
         self._db = database
         self._gate = threading.RLock()
-        changes = [e.fields[CHANGE] for e in ledger.entries() if e.kind is Kind.KEY_CHANGED]
-        self._through = max((c for c in changes if isinstance(c, int)), default=0)
+        changes = [e.fields for e in ledger.entries() if e.kind is Kind.KEY_CHANGED]
+        self._through, self._seal = 0, database.seal_of(State())
+        if changes:
+            self._through, self._seal = int(str(changes[-1][CHANGE])), str(changes[-1][AFTER])
         self.drain()
 
     @classmethod
@@ -53,18 +59,28 @@ class Journal(Hidden):
     def drain(self) -> None:
         """Enter the changes that are committed and not in the log yet."""
         with self._gate:
-            newest = self._db.newest()
+            newest, seal, waiting = self._db.head()
             if newest < self._through:
-                raise TamperedError(
-                    f"the vault's database stands at change {newest}, its audit log at {self._through}: the "
-                    "database was taken back to an older state. Restore the newest one"
-                )
-            if newest == self._through and not self._db.waiting():
+                self._taken_back(newest)
+            if newest == self._through and not waiting:
+                if seal != self._seal:
+                    self._taken_back(newest)
                 return
             for change, line in self._db.events(self._through):
-                self._ledger.append(Kind.KEY_CHANGED, **{**unpack(line), CHANGE: change})
-                self._through = change
+                fields = unpack(line)
+                if fields[BEFORE] != self._seal:
+                    self._taken_back(change)
+                self._ledger.append(Kind.KEY_CHANGED, **{**fields, CHANGE: change})
+                self._through, self._seal = change, fields[AFTER]
+            if seal != self._seal and newest == self._through:
+                self._taken_back(newest)
             self._db.logged(self._through)
+
+    def _taken_back(self, newest: int) -> NoReturn:
+        raise TamperedError(
+            f"the vault's database, at change {newest}, does not go on from what its audit log has, up to "
+            f"{self._through}: the database was taken back to an older state. Restore the newest one"
+        )
 
     @contextmanager
     def settled(self) -> Iterator[None]:
@@ -88,6 +104,11 @@ class Journal(Hidden):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def line(fields: dict[str, Value], before: str, after: str) -> bytes:
+    """What the database keeps for the log. before, after: seals."""
+    return pack({**fields, BEFORE: before, AFTER: after})
 
 
 def pack(fields: dict[str, Value]) -> bytes:

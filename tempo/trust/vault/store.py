@@ -28,7 +28,7 @@ from tempo.kernels.hidden import Hidden
 from tempo.trust.ledger import Ledger, Signer, Value
 from tempo.trust.sealed import DataKey
 from tempo.trust.vault.database import Database
-from tempo.trust.vault.journal import Journal, pack
+from tempo.trust.vault.journal import Journal, line
 from tempo.trust.vault.protocol import NAME
 from tempo.trust.vault.root import KEY_BYTES, RootKey, write_new
 from tempo.trust.vault.state import MAX_POLICY_BYTES, Grant, Key, Policy, State
@@ -230,7 +230,8 @@ class Store(Hidden):
             before = self._db.state()
             after, fields = change(before, self.now())
             after = msgspec.structs.replace(after, change=before.change + 1)
-            self._db.save(before, after, pack(fields))
+            seals = self._db.seal_of(before), self._db.seal_of(after)
+            self._db.save(before, after, line(fields, *seals))
         self._settle(after.change)
 
     def _settle(self, change: int) -> None:
