@@ -54,7 +54,11 @@ class Pkcs11Root(RootKey):
             made = session.generate_key(library.KeyType.AES, 256, label=key, store=True, template=attributes)
             write_new(path, msgspec.json.encode(_File(1, "pkcs11", token, key)) + b"\n")
         except library.PKCS11Error as error:
+            session.close()
             raise _failed(error) from None
+        except BaseException:
+            session.close()
+            raise
         return cls(library, session, made)
 
     @classmethod
@@ -68,8 +72,10 @@ class Pkcs11Root(RootKey):
         try:
             key = session.get_key(label=found.key, object_class=library.ObjectClass.SECRET_KEY)
         except (library.NoSuchKey, library.MultipleObjectsReturned):
+            session.close()
             raise UsageError(f"the token {found.token} holds no key {found.key!r}, or several") from None
         except library.PKCS11Error as error:
+            session.close()
             raise _failed(error) from None
         return cls(library, session, key)
 

@@ -59,6 +59,10 @@ class _Cost(Struct, frozen=True, forbid_unknown_fields=True):
     memory_kib: Annotated[int, Meta(ge=8192, le=4 << 20)] = 64 << 10
 
 
+#: Of new root keys.
+COST: Final = _Cost()
+
+
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     tempo_vault_root: Literal[1]
     kind: Literal["passphrase"]
@@ -82,7 +86,7 @@ class PassphraseRoot(RootKey):
         if len(passphrase) < MIN_PASSPHRASE:
             raise UsageError(f"a passphrase has {MIN_PASSPHRASE} characters or more: take several words")
         raw, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
-        empty = _File(1, "passphrase", os.urandom(_SALT_BYTES), _Cost(), nonce, b"")
+        empty = _File(1, "passphrase", os.urandom(_SALT_BYTES), COST, nonce, b"")
         sealed = AESGCM(_stretch(empty, passphrase)).encrypt(nonce, raw, _bound(empty))
         write_new(path, msgspec.json.encode(msgspec.structs.replace(empty, sealed=sealed)) + b"\n")
         return cls(raw)

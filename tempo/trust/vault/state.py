@@ -18,7 +18,7 @@ from tempo.errors import UsageError
 
 MAX_KEYS: Final = 10_000
 MAX_GRANTS: Final = 10_000
-#: Grants that are tried for one request: each costs one appraisal.
+#: Policies that are tried for one request, the newest: each costs one appraisal.
 MAX_TRIED: Final = 16
 MAX_POLICY_BYTES: Final = 65_536
 
@@ -91,9 +91,10 @@ class State(Struct, frozen=True):
         return next((k for k in found if k.version == version), None)
 
     def grants_for(self, name: str, client: str, now: int) -> list[Grant]:
-        """Those that hold, newest first, MAX_TRIED at most."""
+        """Those that hold, newest first, one of each policy, MAX_TRIED at most."""
         found = [g for g in self.grants if g.key == name and g.holds(client, now)]
-        return sorted(found, key=lambda g: -g.number)[:MAX_TRIED]
+        newest = {g.policy: g for g in sorted(found, key=lambda g: g.number)}
+        return sorted(newest.values(), key=lambda g: -g.number)[:MAX_TRIED]
 
     def policy(self, digest: str) -> Policy:
         return next(p for p in self.policies if p.digest == digest)
