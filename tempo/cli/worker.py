@@ -24,6 +24,7 @@ app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 class RoleName(StrEnum):
     worker = "worker"
     master = "master"
+    vault = "vault"
 
 
 @app.callback(invoke_without_command=True)
