@@ -1,4 +1,4 @@
-"""What the owner's security engineer demands of a machine: a file to be read, signed, and held against claims.
+"""What the security engineer demands of a machine: a file to be read, signed, and held against claims.
 
     1 validity    the policy has not expired
     2 kind        this kind of evidence is admitted
