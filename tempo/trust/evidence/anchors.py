@@ -100,8 +100,8 @@ def _read(path: Path) -> bytes:
 
 
 def parse_certificates(raw: bytes) -> list[x509.Certificate]:
-    """PEM (several) or DER (one). Raises ValueError, and nothing else later: the library reads fields when they
-    are asked for, so they are all asked for here.
+    """PEM (several) or DER (one). Raises ValueError, and nothing else later: the library reads fields when
+    they are asked for, so they are all asked for here.
 
     AMD's VCEKs have the serial number 0, of which the library warns; it is AMD's choice and harms nobody. The
     lock is there because Python's filters of warnings belong to the whole process.

@@ -19,7 +19,7 @@ _VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors"
 
 
 def vectors(folder: str) -> Path:
-    """Published evidence. It lies beside the project: who has only the clone skips what needs it, CI may not."""
+    """Published evidence beside the project: who has only the clone skips what needs it, CI may not."""
     path = _VECTORS / folder
     if not path.is_dir():
         text = f"published evidence is not at {path}: the made hierarchies alone are tested"

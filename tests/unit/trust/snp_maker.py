@@ -1,4 +1,4 @@
-"""An SEV-SNP platform that the tests make: ARK, ASK, ASVK, VCEK and VLEK with AMD's extensions, and reports."""
+"""An SEV-SNP platform that the tests make: ARK, ASK, ASVK, VCEK, VLEK with AMD's extensions, and reports."""
 
 from __future__ import annotations
 
