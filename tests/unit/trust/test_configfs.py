@@ -30,8 +30,8 @@ _MKDIR, _RMDIR, _WRITE = os.mkdir, os.rmdir, os.write
 
 
 class Kernel:
-    """What the kernel does behind configfs-tsm's files: attributes appear with an entry and go with it, a write
-    to inblob counts and makes outblob. meddlers: so many times somebody else writes in between."""
+    """What the kernel does behind configfs-tsm's files: attributes appear with an entry and go with it, a
+    write to inblob counts and makes outblob. meddlers: so many times somebody else writes in between."""
 
     def __init__(self, provider: str, blob, auxblob: bytes | None, meddlers: int) -> None:
         self.provider, self.blob, self.auxblob, self.meddlers = provider, blob, auxblob, meddlers
