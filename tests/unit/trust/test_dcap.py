@@ -17,6 +17,7 @@ from tempo.trust.evidence.dcap import trimmed
 from tempo.trust.verifier import Step as VerifierStep
 from tempo.trust.verifier import Verifier
 
+pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed (pip extra trust)")
 pytestmark = pytest.mark.security
 TEES = pytest.mark.parametrize("tee", ["SGX", "TDX"])
 MODULES = {"SGX": sgx_dcap, "TDX": tdx}

@@ -8,11 +8,12 @@ from datetime import datetime
 
 import pytest
 from authorities import NOW
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tempo.errors import RefusedError, UsageError
 from tempo.trust.evidence import (
+    VENDORS,
     Anchors,
     Collateral,
     Evidence,
@@ -21,6 +22,7 @@ from tempo.trust.evidence import (
     report_data,
     simulated,
 )
+from tempo.trust.evidence.envelope import PARTS as PARTS_OF
 from tempo.trust.verifier import Verifier
 
 pytestmark = pytest.mark.security
@@ -119,6 +121,48 @@ def test_the_simulator() -> None:
                     Evidence(Kind.SIMULATED, made().parts | {part: bytes(raw)}), Anchors(), Collateral(), NOW
                 )
             assert step is None or error.value.step == step
+
+
+PARTS = [(kind, sorted(PARTS_OF[kind][0])) for kind in Kind]
+
+
+@pytest.mark.parametrize(("kind", "names"), PARTS, ids=lambda value: str(value))
+def test_whatever_bytes_come_the_answer_is_a_refusal(kind, names) -> None:
+    pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed (pip extra trust)")
+    pytest.importorskip("cbor2", reason="cbor2 is not installed (pip extra trust)")
+    verifier = Verifier(Anchors(VENDORS | {Kind.TPM: frozenset({"00" * 32})}))
+    cose, quote = b"\x84\x44\xa1\x01\x38\x22\xa0", b"\x04\0\x02\0\x81\0\0\0"
+    heads = (b"", cose, b"\xffTCG\x80\x18", b"\x02\0\0\0", quote)
+        b"",
+        b"\x84\x44\xa1\x01\x38\x22\xa0",
+        b"\xffTCG\x80\x18",
+        b"\x02\0\0\0",
+        b"\x04\0\x02\0\x81\0\0\0",
+    )
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sampled_from(heads), st.lists(st.binary(max_size=1300), min_size=4, max_size=4))
+    def ask(head, tails) -> None:
+        parts = {name: head + tail for name, tail in zip(names, tails, strict=False)}
+        with pytest.raises(RefusedError):
+            verifier.verify(Evidence(kind, parts), Expected(DATA), NOW)
+
+    ask()
+
+
+NAMES = st.sampled_from(["tempo_evidence", "kind", "parts"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_whatever_file_comes_the_answer_is_a_refusal(raw) -> None:
+    with pytest.raises(RefusedError):
+        Evidence.from_json(raw)
 
 
 def test_now_has_a_time_zone() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from functools import cache
 
-import cbor2
 import pytest
 from authorities import DAY, NOW, Holder, certify
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +19,7 @@ from tempo.trust.evidence.nitro import Step, verify
 from tempo.trust.verifier import Step as VerifierStep
 from tempo.trust.verifier import Verifier
 
+cbor2 = pytest.importorskip("cbor2", reason="cbor2 is not installed (pip extra trust)")
 pytestmark = pytest.mark.security
 DATA = bytes(range(64))
 PCRS = {index: bytes([index + 1]) * 48 for index in range(16)}

@@ -1,4 +1,4 @@
-"""What verifies evidence asks neither the clock nor the network, and the steps are those of docs/attestation.md."""
+"""What verifies evidence asks neither clock nor network; its steps are those of docs/attestation.md."""
 
 from __future__ import annotations
 

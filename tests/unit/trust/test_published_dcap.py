@@ -14,6 +14,7 @@ from tempo.errors import RefusedError
 from tempo.trust.evidence import Anchors, Collateral, sgx_dcap, tdx
 from tempo.trust.evidence.dcap import trimmed
 
+pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed (pip extra trust)")
 THEN = datetime(2025, 6, 25, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -17,6 +17,7 @@ from tempo.trust.evidence.nitro import Step, verify
 from tempo.trust.verifier import Step as VerifierStep
 from tempo.trust.verifier import Verifier
 
+pytest.importorskip("cbor2", reason="cbor2 is not installed (pip extra trust)")
 THEN = datetime(2022, 10, 13, 9, 30, tzinfo=UTC)
 
 
