@@ -133,12 +133,6 @@ def test_whatever_bytes_come_the_answer_is_a_refusal(kind, names) -> None:
     verifier = Verifier(Anchors(VENDORS | {Kind.TPM: frozenset({"00" * 32})}))
     cose, quote = b"\x84\x44\xa1\x01\x38\x22\xa0", b"\x04\0\x02\0\x81\0\0\0"
     heads = (b"", cose, b"\xffTCG\x80\x18", b"\x02\0\0\0", quote)
-        b"",
-        b"\x84\x44\xa1\x01\x38\x22\xa0",
-        b"\xffTCG\x80\x18",
-        b"\x02\0\0\0",
-        b"\x04\0\x02\0\x81\0\0\0",
-    )
 
     @settings(max_examples=60, deadline=None)
     @given(st.sampled_from(heads), st.lists(st.binary(max_size=1300), min_size=4, max_size=4))
