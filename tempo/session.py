@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from tempo.checkpoint import Checkpoints, Resumed
 from tempo.config import Config
 from tempo.engine import Engine
 from tempo.errors import UsageError
-from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_from
+from tempo.fleet import Fleet, TlsFiles, WorkerSpec, workers_from
 from tempo.integrity import Verifier
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
@@ -27,7 +26,10 @@ from tempo.plan.auto import Auto
 from tempo.plan.calibrate import calibrate
 from tempo.plan.machine import Machine
 from tempo.report import Report
-from tempo.secrecy.form import EVEN
+from tempo.report.alarm import sound
+from tempo.report.journal import Journal
+from tempo.report.metrics import exposition
+from tempo.report.notes import notes
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk
 from tempo.secrecy.weights import Weights
@@ -36,9 +38,6 @@ from tempo.trace import Trace, ready_to_save
 from tempo.trust.ledger import Ledger, SessionLog
 from tempo.trust.sealed import DataKey, OwnerKey, Recipient
 from tempo.truth import UnsafeTruth
-
-#: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
-_EVENTS = 10_000
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,8 +71,7 @@ class Session:
         self._config = config = (config or Config()).with_options(**options)
         self._stats = Stats()
         self._account = Account()
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._caught: set[str] = set()
+        self._journal = Journal(self._stats, None)
         self._closed = False
         self._tracing = False
         ids = itertools.count(1)
@@ -82,15 +80,16 @@ class Session:
         self._tls = tls
         first = workers_from(workers, tls=tls)
         self._workers = len(first)  # that were ever named, so that names stay unique
-        self._fleet = Fleet(first, config.fleet, self._note)
-        self._log: SessionLog | None = None
+        self._fleet = Fleet(first, config.fleet, self._journal.note)
+        log: SessionLog | None = None
         if ledger is not None:
             try:
-                self._log = SessionLog(ledger, __version__, config.chosen(), [w.name for w in first])
+                log = SessionLog(ledger, __version__, config.chosen(), [w.name for w in first])
             except BaseException:
                 self._fleet.close()
                 raise
-        self._checkpoints = Checkpoints(self._stats, self._fleet, self._log)
+            self._journal.attach(log)
+        self._checkpoints = Checkpoints(self._stats, self._fleet, log)
         release = self._fleet.release
         labels = itertools.count(1)
         verifier = Verifier(key, config.probes)
@@ -104,6 +103,7 @@ class Session:
         self._auto = Auto(lambda: calibrate(self._fleet, config, ids), config)
         named = {"always": Always(), "never": Never(), "auto": self._auto}
         places = Places(config.placement, named)
+        self._journal.opened(__version__, config.scheme, len(first))
         self._interceptor = Interceptor(Offload(engine, rules, self._account, places))
 
     def protect(
@@ -167,7 +167,6 @@ class Session:
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
         stats, fleet = self._stats, self._fleet.stats
-        events = list(self._events)
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
@@ -180,10 +179,10 @@ class Session:
             checks_failed=stats.count("checks_failed"),
             retries=fleet.retries,
             local_fallbacks=stats.count("local_fallbacks"),
-            quarantined=sorted(self._caught),
+            quarantined=self._journal.caught,
             seconds=stats.seconds,
-            events=events,
-            notes=_notes(self._config, stats, truth=self._truth is not None),
+            events=self._journal.events,
+            notes=notes(self._config, stats, truth=self._truth is not None),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -198,6 +197,7 @@ class Session:
         written: then the older one is still there.
         """
         self._checkpoints.write(Path(path), key, step, parts)
+        self._journal.checkpoint("checkpoint_written", Path(path).name, step)
 
     def resume(self, path: str | Path, key: DataKey | OwnerKey, **parts: Any) -> Resumed | None:
         """Put back what `checkpoint` wrote, and say at which step that was; None where there is no file yet.
@@ -205,7 +205,14 @@ class Session:
         With an audit log, a file older than the newest that the log knows is refused. Raises TamperedError,
         UsageError for another key or other parts, and then nothing was changed.
         """
-        return self._checkpoints.resume(Path(path), key, parts)
+        found = self._checkpoints.resume(Path(path), key, parts)
+        if found is not None:
+            self._journal.checkpoint("checkpoint_resumed", Path(path).name, found.step)
+        return found
+
+    def metrics(self) -> str:
+        """Counters of this session in the text format that Prometheus reads: docs/operations.md."""
+        return exposition(self._stats.counts, self._stats.seconds, self._fleet.stats, self._fleet.width)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:
@@ -228,30 +235,19 @@ class Session:
             self._tracing = False
             trace.save(path)
 
-    def _note(self, event: Event) -> None:
-        self._events.append(event)
-        if event.kind in (EventKind.CHECK_FAILED, EventKind.PROTOCOL):
-            self._caught.add(event.worker)
-        if self._log is not None:
-            self._log.event(event)
-
     def close(self) -> None:
-        """Stop the workers. Protected models stay usable only after `unprotect`."""
+        """Stop the workers. Protected models stay usable only after `unprotect`. Where a reply was false or
+        a worker broke the protocol, standard error says so in red, and what to do."""
         if not self._closed:
             self._closed = True
             self._weights.clear()
             self._fleet.close()
-            if self._log is not None:
-                report = self.report()
-                names = (
-                    "checks",
-                    "checks_failed",
-                    "retries",
-                    "local_fallbacks",
-                    "bytes_sent",
-                    "bytes_received",
-                )
-                self._log.close({name: getattr(report, name) for name in names})
+            report = self.report()
+            names = ("checks", "checks_failed", "retries", "local_fallbacks", "bytes_sent", "bytes_received")
+            try:
+                self._journal.closed({name: getattr(report, name) for name in names})
+            finally:
+                sound(report)
 
     def __enter__(self) -> Self:
         return self
@@ -266,25 +262,3 @@ class Session:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a session holds keys and is not pickled or copied")
-
-
-def _notes(config: Config, stats: Stats, *, truth: bool) -> list[str]:
-    notes = {
-        "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
-        "unsafe_none": "scheme unsafe_none hides nothing",
-        "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
-    }
-    out = [notes[config.scheme]]
-    if truth:
-        out.append("unsafe_truth: every plain operand and every basis was written to disk")
-    if config.placement == "auto":
-        out.append("placement auto rests on timings: another run may place and round differently")
-    if config.scheme == "mixing" and config.key_shift:
-        out.append("with key shift a worker can recognise a batch or a model it already knows")
-    if not config.precision.full:
-        full, rounded = stats.count("sent_full"), stats.count("sent_rounded")
-        out.append(
-            f"wire {config.wire}, arithmetic {config.arithmetic}: {full} of {full + rounded} X and dY were "
-            f"kept in float32 all the same (rows that differ by more than {EVEN:g} times, or F(4,3))"
-        )
-    return out

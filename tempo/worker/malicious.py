@@ -80,9 +80,10 @@ class MaliciousWorker:
         self._latest: dict[tuple[int, ...], Tensor] = {}  # by shape: what stale and swap draw from
 
     def serve(self) -> None:
-        serve(self._channel, self._executor, self._answer)
+        serve(self._channel, self._executor, self.answer)
 
-    def _answer(self, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
+    def answer(self, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
+        """Send a result, or the lie whose turn it is. What `serve` takes."""
         number, self._jobs = self._jobs, self._jobs + 1
         lie = self._lie
         if lie.first <= number < lie.first + lie.count:
