@@ -6,17 +6,19 @@ from collections.abc import Iterator
 
 from tempo.errors import ProtocolError, WorkerError, WorkerLost
 from tempo.fleet.settings import EventKind
-from tempo.wire import DeadlinePassed, TlsRefused
+from tempo.wire import DeadlinePassed, TlsRefused, Why
 
 
 def comes_back(error: BaseException, *, met: bool) -> bool:
     """Whether to try again. met: the worker was connected once, so it is the one that the owner named.
 
-    What breaks TLS may be anybody on the way: one changed bit is enough. So a worker that was met is lost by
-    it, not closed for good. At the first connection it is a fault of the settings, which no waiting mends.
-    What breaks the protocol within TLS is the worker's own doing.
+    What breaks TLS may be anybody on the way: one changed bit is enough. So a worker is lost by it, and not
+    closed for good. A verdict on certificates, or no TLS at all, is a fault of the settings at the first connection,
+    which no waiting mends. What breaks the protocol within TLS is the worker's own doing.
     """
-    return isinstance(error, WorkerLost) or (met and isinstance(error, TlsRefused))
+    if isinstance(error, TlsRefused):
+        return met or error.why is Why.OTHER
+    return isinstance(error, WorkerLost)
 
 
 def told(error: BaseException, *, met: bool) -> Iterator[tuple[EventKind, str]]:
