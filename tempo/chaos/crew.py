@@ -35,7 +35,7 @@ class Site:
         self._log = log
         self._port = _free_port()
         self._worker: subprocess.Popen[bytes] | None = None
-        self._lie = ""
+        self._began = 0  # of the log, what the worker process that runs now has written
         self._unplugged = False
         address = network.address(number)
         command = [sys.executable, "-m", "tempo.chaos.proxy", address, "0", "127.0.0.1", str(self._port)]
@@ -59,8 +59,15 @@ class Site:
         every = (self._worker, self._proxy)
         return [p.pid for p in every if p is not None and p.poll() is None]
 
+    @property
+    def serves(self) -> bool:
+        """The master has found the worker process that runs now."""
+        return b": serves " in self._log.read_bytes()[self._began :]
+
     def start(self, lie: str = "") -> None:
-        """A fresh worker process. The old one has to be gone."""
+        """A fresh worker process, in the place of an old one."""
+        self._kill()
+        self._began = self._log.stat().st_size if self._log.exists() else 0
         command = ["worker", "--listen", f"127.0.0.1:{self._port}", "--threads", "1", "--memory", "512M"]
         command += ["--cert", str(self._tls.cert), "--key", str(self._tls.key), "--ca", str(self._tls.ca)]
         if lie:
@@ -82,7 +89,6 @@ class Site:
             case Fault.KILL:
                 self._kill()
             case Fault.LIE:
-                self._kill()
                 self.start(happening.lie)
             case Fault.STOP:
                 self._signal(signal.SIGSTOP)
@@ -104,10 +110,7 @@ class Site:
     def end(self, happening: Happening) -> None:
         """Undo it: after this the worker is as good as it was."""
         match happening.fault:
-            case Fault.KILL:
-                self.start()
-            case Fault.LIE:
-                self._kill()
+            case Fault.KILL | Fault.LIE:
                 self.start()
             case Fault.STOP:
                 self._signal(signal.SIGCONT)

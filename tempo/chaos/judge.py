@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
-from typing import Final, final
+from typing import Any, Final, final
 
 from tempo.chaos.orders import Step
 from tempo.chaos.run import Outcome
@@ -30,6 +31,7 @@ DESCRIPTORS: Final = 3.0
 RESIDENT_MIB: Final = 16.0
 #: A step that nothing is done to may take this long on a busy machine, at least.
 _QUIET_S: Final = 1.0
+_SETTLE_S: Final = 5.0
 _ENDS_LIFE: Final = (Fault.KILL, Fault.RESTART, Fault.LIE)
 
 
@@ -90,7 +92,7 @@ def _seconds(outcome: Outcome) -> Finding:
     quiet = max(_QUIET_S, 10 * usual)
     for step in outcome.steps:
         begin, end = step.at - deadline, step.at + step.seconds
-        force = sum(begin < h["done_at"] + _span(h) and h["done_at"] < end for h in outcome.done)
+        force = sum(begin < _over(h) and h["done_at"] < end for h in outcome.done)
         limit = quiet + deadline * force
         if step.seconds / limit > worst / allowed:
             worst, allowed, number = step.seconds, limit, step.number
@@ -99,9 +101,10 @@ def _seconds(outcome: Outcome) -> Finding:
     return Finding("nothing hangs past its deadline", worst, allowed, "seconds", detail)
 
 
-def _span(done: dict[str, float | str]) -> float:
-    """Seconds that a fault is in force; a process that was ended takes a while to be back."""
-    return float(done["seconds"]) + (5.0 if done["fault"] in _ENDS_LIFE else 1.0)
+def _over(done: dict[str, Any]) -> float:
+    """When a fault was over; a process that was ended takes a while to be back."""
+    undone = done["undone_at"]
+    return inf if undone is None else undone + (_SETTLE_S if done["fault"] in _ENDS_LIFE else 1.0)
 
 
 def growth(steps: Sequence[Step]) -> Iterator[Finding]:

@@ -7,7 +7,9 @@ It says its workers' process ids, then the number of each step. FOLDER: holds th
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,5 +63,6 @@ def _say(*words: object) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     torch.set_num_threads(1)
     train(Path(sys.argv[2]), starve=sys.argv[1] == "memory")

@@ -13,8 +13,8 @@ def comes_back(error: BaseException, *, met: bool) -> bool:
     """Whether to try again. met: the worker was connected once, so it is the one that the owner named.
 
     What breaks TLS may be anybody on the way: one changed bit is enough. So a worker is lost by it, and not
-    closed for good. A verdict on certificates, or no TLS at all, is a fault of the settings at the first connection,
-    which no waiting mends. What breaks the protocol within TLS is the worker's own doing.
+    closed for good. A verdict on certificates, or no TLS at all, is a fault of the settings at the first
+    connection, which no waiting mends. What breaks the protocol within TLS is the worker's own doing.
     """
     if isinstance(error, TlsRefused):
         return met or error.why is Why.OTHER

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.security
 
 @pytest.mark.timeout(240)
 def test_training_survives_chaos(tmp_path):
-    outcome = run(Settings(seed=11, seconds=25, every=1.2), tmp_path, print)
+    outcome = run(Settings(seed=11, seconds=26, every=1.2), tmp_path, print)
     if os.environ.get("CI") == "true":
         assert outcome.network == "network namespaces"
     findings = list(judge(outcome))
