@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tempo.bench.result import Result, Row
+from tempo.bench.result import CHAOS_FIELDS, Result, Row
 
 #: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
 _KERNELS = (
@@ -52,7 +52,7 @@ _TITLES = {
 
 
 def columns(suite: str) -> tuple[str, ...]:
-    return {"kernels": _KERNELS, "crypto": _CRYPTO}.get(suite, _STEPS)
+    return {"kernels": _KERNELS, "crypto": _CRYPTO, "chaos": CHAOS_FIELDS}.get(suite, _STEPS)
 
 
 def short_columns(suite: str) -> tuple[str, ...]:
@@ -60,6 +60,8 @@ def short_columns(suite: str) -> tuple[str, ...]:
     match suite:
         case "kernels":
             return ("scheme", "row_rounds", "pass", "lowering", "shape", "dtype", "seconds", "memcpy_ratio")
+        case "chaos":
+            return CHAOS_FIELDS
         case "crypto":
             return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
         case _:

@@ -46,6 +46,8 @@ STEP_FIELDS = (
     *("speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
     *("allowed_speedup", "allowed_share"),
 )
+#: Of suite chaos: one thing that must hold; measured <= allowed, or for least figures the other way.
+CHAOS_FIELDS = ("check", "passed", "measured", "allowed", "unit", "detail")
 MODES = ("tee-only", "unprotected", "tempo")
 
 _FLAGS = re.compile(r"sse4_2|avx\w*|fma|f16c|amx\w*|asimd\w*|sve\w*|bf16")

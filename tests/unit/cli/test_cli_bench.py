@@ -41,8 +41,10 @@ def test_suites_and_defaults() -> None:
         "budget": None,
         "data_dir": None,
         "recorded": None,
+        "minutes": None,
+        "seed": None,
     }
-    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale"]
+    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale", "chaos"]
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:
@@ -116,6 +118,12 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         (["crypto", "--budget", "9"], "nothing to bench crypto"),
         (["crypto", "--workers", "1,2"], "one kind of workers"),
         (["crypto", "--recorded", "/nowhere.json"], "--recorded"),
+        (["chaos", "--budget", "9"], "nothing to bench chaos"),
+        (["chaos", "--scheme", "mixing"], "full precision"),
+        (["chaos", "--workers", "2@cpu"], "give their number"),
+        (["chaos", "--trace", "x.json"], "bench layers does"),
+        (["layers", "--minutes", "1"], "nothing to bench layers"),
+        (["kernels", "--seed", "1"], "nothing to bench kernels"),
         (["dance"], "dance"),
         (["layers", "--budget", "0"], "--budget"),
     ],
