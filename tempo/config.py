@@ -10,6 +10,7 @@ import torch
 
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
+from tempo.integrity.guarantee import LEAST_MISS, STATED_MISS, probes_for
 from tempo.nn.placement import PLACES
 from tempo.ops import Arithmetic
 from tempo.secrecy.form import Precision
@@ -18,6 +19,9 @@ from tempo.secrecy.scheme import SCHEMES, Scheme, scheme_from
 #: Condition of a basis that a session accepts, by the least arithmetic: float32 results keep four digits
 #: in the worst case of an axis, coarser ones one and a half.
 _WORST_GROWTH = {"fp32": 1024.0, "tf32": 64.0, "bf16": 8.0}
+
+#: Of a check where neither `probes` nor `integrity` says.
+_PROBES = 2
 
 _WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -61,8 +65,11 @@ class Config:
     #: What a worker may round float32 operands to before it multiplies them: "fp32" (nothing), "tf32",
     #: "bf16". Sums are float32. What is sent as bfloat16 is multiplied as sent.
     arithmetic: str = "fp32"
-    #: Independent probes of each check. A perturbation is missed with the power of that.
-    probes: int = 2
+    #: Independent probes of each check; 2 if nothing is said. A lie is missed with the power of that.
+    probes: int | None = None
+    #: t: a reply with a row that is further off than ten times the tolerance is missed with probability t at
+    #: most, and so is whatever `report()` states. Chooses the number of probes: instead of `probes`.
+    integrity: float | None = None
     #: Deadlines and quarantine.
     fleet: FleetSettings = field(default_factory=FleetSettings)
 
@@ -82,13 +89,24 @@ class Config:
         self._check_precision(require)
         require(self.chunk >= 2 * self.block, "chunk", "at least two blocks")
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
-        require(1 <= self.probes <= 16, "probes", "1 to 16")
+        self._check_integrity(require)
         require(self.min_size >= 0, "min_size", "0 or more")
         if self.min_size < self.block and not self.unsafe_small:
             raise UsageError(
                 f"setting min_size = {self.min_size} is below block = {self.block}: an axis shorter than a "
                 f"block is hardly mixed. Raise min_size, or say unsafe_small=True if that is meant"
             )
+
+    def _check_integrity(self, require: Callable[[bool, str, str], None]) -> None:
+        require(self.probes is None or 1 <= self.probes <= 16, "probes", "1 to 16")
+        if self.integrity is not None:
+            between = f"a probability from {LEAST_MISS:g} to 0.5"
+            require(LEAST_MISS <= self.integrity <= 0.5, "integrity", between)
+            if self.probes is not None:
+                raise UsageError(
+                    f"integrity = {self.integrity:g} chooses the number of probes, and probes = "
+                    f"{self.probes} gives it: leave one of them out"
+                )
 
     def _check_precision(self, require: Callable[[bool, str, str], None]) -> None:
         require(self.wire in _WIRE, "wire", f"one of {', '.join(_WIRE)}")
@@ -107,6 +125,18 @@ class Config:
                 f"spread = {self.spread:g} over {rounds} rounds grows errors {growth:.3g} times an "
                 f"axis; at most {most:g} with {least}: lower one of them"
             )
+
+    @property
+    def repetitions(self) -> int:
+        """Probes of each check: as given, as `integrity` needs, or two."""
+        if self.integrity is not None:
+            return probes_for(self.integrity)
+        return _PROBES if self.probes is None else self.probes
+
+    @property
+    def miss(self) -> float:
+        """The probability that `report()` states a perturbation for."""
+        return STATED_MISS if self.integrity is None else self.integrity
 
     @property
     def precision(self) -> Precision:

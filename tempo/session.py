@@ -93,7 +93,7 @@ class Session:
         self._checkpoints = Checkpoints(self._stats, self._fleet, self._log)
         release = self._fleet.release
         labels = itertools.count(1)
-        verifier = Verifier(key, config.probes)
+        self._verifier = verifier = Verifier(key, config.repetitions)
         self._truth = truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
         desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision, truth)
         self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, truth)
@@ -184,6 +184,7 @@ class Session:
             seconds=stats.seconds,
             events=events,
             notes=_notes(self._config, stats, truth=self._truth is not None),
+            integrity=self._verifier.guarantees(self._config.miss),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:

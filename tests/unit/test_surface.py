@@ -48,5 +48,6 @@ def test_settings():
         "wire",
         "arithmetic",
         "probes",
+        "integrity",
         "fleet",
     ]
