@@ -1,5 +1,5 @@
-"""Workers that compute in every arithmetic there is, on a CPU: what hardware would do to the operands, done to
-their bits.
+"""Workers that compute in every arithmetic there is, on a CPU: what hardware would do to the operands, done
+to their bits.
 
     float32, float64   as sent, summed in kind
     tf32               operands to 10 explicit bits of mantissa, to nearest or cut off, summed in float32

@@ -1,6 +1,7 @@
 """How often a wrong reply is found, against its size: the curves of `tempo bench integrity`.
 
-One product, many wrong replies to it, each judged with many probes at once by what judges replies in a session.
+One product, many wrong replies to it, each judged with many probes at once by what judges replies in a
+session.
 A trial is one decision on one wrong reply with fresh probes.
 
     relative_size   ||D|| / ||row|| of the row that is moved most, in tolerances

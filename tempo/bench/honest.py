@@ -140,7 +140,7 @@ def _count(
 def _jobs(
     settings: Settings, shapes: Sequence[Shape], seed: int
 ) -> Iterator[tuple[Shape, str, str, Op, Form, Job]]:
-    """Without end: all combinations in turn, operands drawn afresh each time, the forms of one draw together."""
+    """Without end: all combinations in turn, operands drawn afresh each time; one draw serves all forms."""
     g = torch.Generator().manual_seed(seed)
     combinations = [(s, k, h) for k in settings.kinds for h in _HOW for s in shapes]
     step = next(s for s in (7, 11, 13, 17) if len(combinations) % s)  # neighbours differ in all three

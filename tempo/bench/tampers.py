@@ -34,7 +34,8 @@ Lie = Callable[[Target, float, Generator], Tensor]
 def _scaled_to(d: Tensor, tolerance_T: Tensor, size: float) -> Tensor:
     """D times the number that makes its largest row `size` tolerances long."""
     largest = (torch.linalg.vector_norm(d, dim=1) / tolerance_T).nan_to_num(0.0).amax()
-    return d * (size / largest)
+    d *= size / largest
+    return d
 
 
 def _row(y: Tensor, g: Generator) -> int:
@@ -70,12 +71,12 @@ def low_rank(of: Target, size: float, g: Generator) -> Tensor:
 def scaled(of: Target, size: float, g: Generator) -> Tensor:
     """Everything a little larger, or smaller."""
     sign = 1 - 2 * int(torch.randint(2, (1,), generator=g))
-    return sign * _scaled_to(of.y, of.tolerance_T, size)
+    return _scaled_to(sign * of.y, of.tolerance_T, size)
 
 
 def sign_flip(of: Target, size: float, g: Generator) -> Tensor:
-    """Signs of one row flipped, of its smallest entries first, as many as are `size` tolerances long; where the
-    whole row is not, all of it."""
+    """Signs of one row flipped, of its smallest entries first, as many as are `size` tolerances long; where
+    the whole row is not, all of it."""
     y, tolerance_T = of.y, of.tolerance_T
     d, t = torch.zeros_like(y), _row(y, g)
     order = y[t].abs().argsort()
@@ -107,7 +108,8 @@ def knows_the_bound(of: Target, size: float, g: Generator) -> Tensor:
     as often as one row of it does, and no more rows could be moved further."""
     y = of.y
     v = torch.randn(1, y.shape[1], generator=g, dtype=y.dtype)
-    return size * of.tolerance_T[:, None] * v / torch.linalg.vector_norm(v)
+    v /= torch.linalg.vector_norm(v)
+    return size * of.tolerance_T[:, None] * v
 
 
 @final

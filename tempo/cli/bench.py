@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout, table, to_json
-from tempo.errors import OutsideError, UsageError
+from tempo.errors import OutsideError, TempoError, UsageError
 
 if TYPE_CHECKING:
     from tempo.bench.result import Result
@@ -25,6 +25,7 @@ class SuiteName(StrEnum):
     generate = "generate"
     crypto = "crypto"
     scale = "scale"
+    integrity = "integrity"
 
 
 def bench(
@@ -45,7 +46,7 @@ def bench(
         str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
     ] = "fp32",
     only: Annotated[
-        str | None, typer.Option(help="layers: those cases alone whose name contains this text.")
+        str | None, typer.Option(help="layers, integrity: those cases alone whose name contains this text.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
     budget: Annotated[
@@ -58,7 +59,7 @@ def bench(
         Path | None, typer.Option(help="crypto: recorded figures of the other systems.")
     ] = None,
 ) -> None:
-    """Measure passes, layers, models, generation or scaling against baselines of the same run."""
+    """Measure passes, layers, models, generation, scaling against baselines of the same run; integrity."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -69,8 +70,8 @@ def bench(
         torch.set_num_threads(threads)
     given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded)
     tracer = Tracer(trace) if trace is not None else None
-    if tracer is not None and suite is SuiteName.kernels:
-        raise UsageError("--trace shows a protected step, and bench kernels runs none: bench layers does")
+    if tracer is not None and suite in (SuiteName.kernels, SuiteName.integrity):
+        raise UsageError(f"--trace shows a protected step, and bench {suite} runs none: bench layers does")
     _folder(out)
     result = _run(suite, fast, given, tracer)
     fields = document(f"bench {suite.value}", result.rows, **result.more())
@@ -83,6 +84,8 @@ def bench(
     if tracer is not None:  # last: where no step was traced, what was measured has been shown
         tracer.write()
         stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
+    if result.broken:
+        raise TempoError(f"a promise was not kept: {'; '.join(result.broken)}")
 
 
 def _given(
@@ -100,7 +103,13 @@ def _given(
     from tempo.bench.variant import variants
 
     given: dict[str, Any] = {}
-    if suite is SuiteName.kernels:
+    if suite is SuiteName.integrity:
+        if workers is not None or arithmetic != "fp32" or scheme is not None:
+            raise UsageError(
+                "bench integrity has workers of its own, in every arithmetic and scheme: without --workers, "
+                "--arithmetic, --scheme"
+            )
+    elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
                 "bench kernels measures passes of the master in float32: without --workers, --arithmetic"
@@ -119,7 +128,7 @@ def _given(
             default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
-        ("only", only, {SuiteName.layers}),
+        ("only", only, {SuiteName.layers, SuiteName.integrity}),
         ("budget_s", budget, set(SuiteName) - {SuiteName.crypto}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),
@@ -136,7 +145,7 @@ def _given(
 
 
 def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | None) -> Result:
-    from tempo.bench import crypto, generate, kernels, layers, paper, scale
+    from tempo.bench import crypto, generate, integrity, kernels, layers, paper, scale
 
     match suite:
         case SuiteName.kernels:
@@ -151,6 +160,8 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return crypto.run(replace(crypto.Settings(), **given), say, tracer)
         case SuiteName.scale:
             return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
+        case SuiteName.integrity:
+            return integrity.run(replace(integrity.FAST if fast else integrity.Settings(), **given), say)
 
 
 def say(text: str) -> None:

@@ -63,8 +63,8 @@ class Guarantee:
     `miss` at most.
 
     of_norms: relative to ||a|| ||B||. of_row: relative to the largest of ||c||, of the size that the row had
-    were its terms of random sign, (sum_k a_k^2 ||b_k||^2)^(1/2), and of ||a|| ||B|| / sqrt(K), which are about
-    the same for mixed operands. inner, outer: the largest that it holds for.
+    were its terms of random sign, (sum_k a_k^2 ||b_k||^2)^(1/2), and of ||a|| ||B|| / sqrt(K), which are
+    about the same for mixed operands. inner, outer: the largest that it holds for.
     """
 
     op: str
