@@ -28,16 +28,16 @@ from tempo.bench.operands import Shape, normal, pair_of
 from tempo.bench.result import Result
 from tempo.errors import IntegrityError
 from tempo.integrity import Verifier
-from tempo.integrity.guarantee import guarantee, probes_for
+from tempo.integrity.guarantee import guarantee, probes_for, size_found
 from tempo.ops import Arithmetic, Job, Op, Unverified
 from tempo.secrecy.keys import SessionKey
 
 Say = Callable[[str], None]
 
-#: Size of a lie that asks, in tolerances: accepted about one time in seven, and then it has told most.
-_ASKING: Final = 2.0
+#: Share of the lies that ask which shall be accepted: those have told something.
+_ASKED: Final = 0.25
 #: Accepted questions before it first lies off what it learnt, for each direction there is.
-_ENOUGH: Final = 6
+_ENOUGH: Final = 20
 #: Growth of its lie after an accepted one, and what is left of it after a refused one.
 _GROW, _SHRINK = 1.25, 0.8
 #: An accepted lie in the direction of the last one is repeated, larger, as often as this.
@@ -57,7 +57,8 @@ class Searcher:
         self._moments = torch.zeros(outer, outer, dtype=torch.float64)
         self._accepted = 0
         self._off: Tensor | None = None  # (outer, outer - probes): off the probes, as far as is known
-        self._size = _ASKING
+        self._asking = size_found(_ASKED, probes)
+        self._size = self._asking
         self._last: Tensor | None = None  # the direction that passed last
         self._asks = self._gambles = False
         self._proposed = torch.zeros(outer, dtype=torch.float64)
@@ -70,7 +71,7 @@ class Searcher:
             size = _LARGEST ** float(torch.rand(1, generator=self._g))
             self._proposed = size * self._unit(self._outer)
         elif self._off is None or self._asks:
-            self._proposed = _ASKING * self._unit(self._outer)
+            self._proposed = self._asking * self._unit(self._outer)
         else:
             again = self._last is not None and self._chance(_REPEAT)
             direction = self._last if again else self._off @ self._unit(self._off.shape[1])
@@ -80,7 +81,7 @@ class Searcher:
 
     def told(self, accepted: bool) -> None:
         if self._asks and accepted:
-            self._learn(self._proposed / _ASKING)
+            self._learn(self._proposed / self._asking)
         if self._asks or self._gambles:
             return
         self._size = max(1.0, self._size * (_GROW if accepted else _SHRINK))
@@ -199,8 +200,9 @@ def run(settings: Settings, result: Result, budget: Budget, say: Say) -> None:
             rounds=found.rounds,
         )
         result.note(
-            f"adaptive, {probes} probes: {found.refused:,} of {found.rounds:,} lies were refused; "
-            "relative_size and tolerances are the largest that was not, trials and detected are of lies above the threshold"
+            f"adaptive, {probes} probes: {found.refused:,} of {found.rounds:,} lies were refused. "
+            "relative_size and tolerances are of the largest that was not; trials, detected of those above "
+            "the threshold"
         )
         if found.passed > miss * found.above + 4 * (miss * found.above) ** 0.5 + 1:
             result.broken.append(f"{what}: {found.passed} of {found.above} lies above the threshold passed")

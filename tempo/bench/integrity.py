@@ -22,8 +22,6 @@ from tempo.integrity.guarantee import STATED_MISS
 Say = Callable[[str], None]
 
 PARTS: Final = ("honest", "tamper", "reduced", "below", "adaptive")
-#: Checks of each reply to constant operands.
-_CONSTANT_PAIRS: Final = 64
 
 
 @final
@@ -62,7 +60,7 @@ def run(settings: Settings, say: Say = print) -> Result:
     parts = settings.parts
     if "honest" in parts:
         honest.run(settings.honest, result, budget.part(0.5), say)
-        honest.constants(result, _CONSTANT_PAIRS, say)
+        honest.constants(result, settings.honest.pairs, say)
         result.note(
             "checks are decisions on a reply with fresh probes, products are replies; row_checks, rows"
         )

@@ -42,7 +42,7 @@ def test_suites_and_defaults() -> None:
         "data_dir": None,
         "recorded": None,
     }
-    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale"]
+    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale", "integrity"]
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:
@@ -117,6 +117,10 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         (["crypto", "--workers", "1,2"], "one kind of workers"),
         (["crypto", "--recorded", "/nowhere.json"], "--recorded"),
         (["dance"], "dance"),
+        (["integrity", "--trace", "x.png"], "bench layers does"),
+        (["integrity", "--workers", "2"], "workers of its own"),
+        (["integrity", "--scheme", "mixing"], "workers of its own"),
+        (["integrity", "--only", "nothing"], "has no part"),
         (["layers", "--budget", "0"], "--budget"),
     ],
 )
