@@ -19,7 +19,7 @@ from tempo.fleet import TlsFiles, WorkerSpec, workers_from
 from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.placement import Account, Never, Places, Rules
+from tempo.nn.placement import Account
 from tempo.nn.protect import protect, unprotect
 from tempo.parts import Workers, parts_from
 from tempo.plan.auto import Auto
@@ -75,12 +75,12 @@ class Session:
         self._account = Account()
         self._journal = Journal(self._stats, None)
         self._public: set[str] = set()
-        self._closed = False
-        self._tracing = False
+        self._closed = self._tracing = False
         self._tls = tls
         self._truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
         parts = parts_from(config, workers, tls, self._journal.note, self._stats, self._truth)
-        self._fleet, self._weights, self._auto = parts.fleet, parts.weights, parts.auto
+        self._fleet, self._weights = parts.fleet, parts.weights
+        self._auto, self._verifier = parts.auto, parts.verifier
         names = list(self._fleet.stats.jobs)
         self._workers = len(names)  # that were ever named, so that names stay unique
         log: SessionLog | None = None
@@ -92,11 +92,8 @@ class Session:
                 raise
             self._journal.attach(log)
         self._checkpoints = Checkpoints(self._stats, self._fleet, log)
-        rules = Rules(config.min_size, config.offload_attention, delicate=config.scheme != SHARES)
-        named = {"always": parts.always, "never": Never(), "auto": parts.auto or parts.always}
-        places = Places(config.placement, named)
         self._journal.opened(__version__, config.scheme, len(names))
-        self._interceptor = Interceptor(Offload(parts.engine, rules, self._account, places))
+        self._interceptor = Interceptor(Offload(parts.engine, parts.rules, self._account, parts.places))
 
     @classmethod
     def from_file(cls, path: str | Path = "tempo.toml", **options: Any) -> Self:
@@ -219,6 +216,7 @@ class Session:
             notes=session_notes(
                 self._config, stats, self._fleet, public=self._public, truth=self._truth is not None
             ),
+            integrity=[] if self._verifier is None else self._verifier.guarantees(self._config.miss),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:

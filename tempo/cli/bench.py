@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout, table, to_json
-from tempo.errors import OutsideError, UsageError
+from tempo.errors import OutsideError, TempoError, UsageError
 
 if TYPE_CHECKING:
     from tempo.bench.result import Result
@@ -26,6 +26,7 @@ class SuiteName(StrEnum):
     crypto = "crypto"
     scale = "scale"
     chaos = "chaos"
+    integrity = "integrity"
 
 
 def bench(
@@ -46,7 +47,7 @@ def bench(
         str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
     ] = "fp32",
     only: Annotated[
-        str | None, typer.Option(help="layers: those cases alone whose name contains this text.")
+        str | None, typer.Option(help="layers, integrity: those cases alone whose name contains this text.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
     budget: Annotated[
@@ -63,8 +64,8 @@ def bench(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="chaos: of what fails when.")] = None,
 ) -> None:
-    """Measure passes, layers, models, generation or scaling against baselines of the same run; or whether
-    training survives chaos. Exit 1: it did not."""
+    """Measure passes, layers, models, generation, scaling against baselines of the same run; integrity; or
+    whether training survives chaos. Exit 1: a promise was not kept."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -75,7 +76,7 @@ def bench(
         torch.set_num_threads(threads)
     given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded, minutes, seed)
     tracer = Tracer(trace) if trace is not None else None
-    if tracer is not None and suite in (SuiteName.kernels, SuiteName.chaos):
+    if tracer is not None and suite in (SuiteName.kernels, SuiteName.chaos, SuiteName.integrity):
         raise UsageError(
             f"--trace shows a protected step, and bench {suite.value} runs none here: bench layers does"
         )
@@ -93,6 +94,8 @@ def bench(
         stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
     if suite is SuiteName.chaos and not all(row["passed"] for row in result.rows):
         raise typer.Exit(1)
+    if result.broken:
+        raise TempoError(f"a promise was not kept: {'; '.join(result.broken)}")
 
 
 def _given(
@@ -112,7 +115,13 @@ def _given(
     from tempo.bench.variant import variants
 
     given: dict[str, Any] = {}
-    if suite is SuiteName.kernels:
+    if suite is SuiteName.integrity:
+        if workers is not None or arithmetic != "fp32" or scheme is not None:
+            raise UsageError(
+                "bench integrity has workers of its own, in every arithmetic and scheme: without --workers, "
+                "--arithmetic, --scheme"
+            )
+    elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
                 "bench kernels measures passes of the master in float32: without --workers, --arithmetic"
@@ -138,7 +147,7 @@ def _given(
             default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
-        ("only", only, {SuiteName.layers}),
+        ("only", only, {SuiteName.layers, SuiteName.integrity}),
         ("budget_s", budget, set(SuiteName) - {SuiteName.crypto, SuiteName.chaos}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),
@@ -157,7 +166,7 @@ def _given(
 
 
 def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | None) -> Result:
-    from tempo.bench import chaos, crypto, generate, kernels, layers, paper, scale
+    from tempo.bench import chaos, crypto, generate, integrity, kernels, layers, paper, scale
 
     match suite:
         case SuiteName.kernels:
@@ -174,6 +183,8 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
         case SuiteName.chaos:
             return chaos.run(replace(chaos.FAST if fast else chaos.Settings(), **given), say)
+        case SuiteName.integrity:
+            return integrity.run(replace(integrity.FAST if fast else integrity.Settings(), **given), say)
 
 
 def say(text: str) -> None:

@@ -73,5 +73,6 @@ def test_settings():
         "wire",
         "arithmetic",
         "probes",
+        "integrity",
         "fleet",
     ]

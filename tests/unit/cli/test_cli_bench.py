@@ -44,7 +44,8 @@ def test_suites_and_defaults() -> None:
         "minutes": None,
         "seed": None,
     }
-    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale", "chaos"]
+    expected = ["kernels", "layers", "paper", "generate", "crypto", "scale", "chaos", "integrity"]
+    assert list(SuiteName) == expected
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:
@@ -125,6 +126,10 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         (["layers", "--minutes", "1"], "nothing to bench layers"),
         (["kernels", "--seed", "1"], "nothing to bench kernels"),
         (["dance"], "dance"),
+        (["integrity", "--trace", "x.png"], "bench layers does"),
+        (["integrity", "--workers", "2"], "workers of its own"),
+        (["integrity", "--scheme", "mixing"], "workers of its own"),
+        (["integrity", "--only", "nothing"], "has no part"),
         (["layers", "--budget", "0"], "--budget"),
     ],
 )
