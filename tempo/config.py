@@ -10,6 +10,7 @@ import torch
 
 from tempo.errors import UsageError
 from tempo.fleet import FleetSettings
+from tempo.integrity.guarantee import LEAST_MISS, STATED_MISS, probes_for
 from tempo.nn.placement import PLACES
 from tempo.ops import Arithmetic
 from tempo.secrecy.form import Precision
@@ -24,6 +25,8 @@ _WORST_GROWTH = {"fp32": 1024.0, "tf32": 64.0, "bf16": 8.0}
 #: the K^2 entries of B (K features), so fewer than four of them do not determine it, whatever R, and one more
 #: is there to be opened (attack 24).
 MOST_USES = 4
+#: Of a check where neither `probes` nor `integrity` says.
+_PROBES = 2
 
 _WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -90,8 +93,11 @@ class Config:
     #: What a worker may round float32 operands to before it multiplies them: "fp32" (nothing), "tf32",
     #: "bf16". Sums are float32. What is sent as bfloat16 is multiplied as sent.
     arithmetic: str = "fp32"
-    #: Independent probes of each check. A perturbation is missed with the power of that.
-    probes: int = 2
+    #: Independent probes of each check; 2 if nothing is said. A lie is missed with the power of that.
+    probes: int | None = None
+    #: t: a reply with a row that is further off than ten times the tolerance is missed with probability t at
+    #: most, and so is whatever `report()` states. Chooses the number of probes: instead of `probes`.
+    integrity: float | None = None
     #: Deadlines and quarantine.
     fleet: FleetSettings = field(default_factory=FleetSettings)
 
@@ -128,7 +134,7 @@ class Config:
                 f"against one W can open the others. At most {MOST_USES}, or say unsafe_many_uses=True if "
                 f"that is meant"
             )
-        require(1 <= self.probes <= 16, "probes", "1 to 16")
+        self._check_integrity(require)
         require(self.min_size >= 0, "min_size", "0 or more")
         if self.scheme != SHARES and self.min_size < self.block and not self.unsafe_small:
             raise UsageError(
@@ -141,6 +147,17 @@ class Config:
         require(self.wire == "fp32", "wire", f"'fp32': scheme {SHARES!r} sends residues")
         require(self.arithmetic == "fp32", "arithmetic", f"'fp32': scheme {SHARES!r} is exact")
         require(self.placement != "auto", "placement", f"'always' or 'never': no plan covers {SHARES!r} yet")
+
+    def _check_integrity(self, require: Callable[[bool, str, str], None]) -> None:
+        require(self.probes is None or 1 <= self.probes <= 16, "probes", "1 to 16")
+        if self.integrity is not None:
+            between = f"a probability from {LEAST_MISS:g} to 0.5"
+            require(LEAST_MISS <= self.integrity <= 0.5, "integrity", between)
+            if self.probes is not None:
+                raise UsageError(
+                    f"integrity = {self.integrity:g} chooses the number of probes, and probes = "
+                    f"{self.probes} gives it: leave one of them out"
+                )
 
     def _check_precision(self, require: Callable[[bool, str, str], None]) -> None:
         require(self.wire in _WIRE, "wire", f"one of {', '.join(_WIRE)}")
@@ -159,6 +176,18 @@ class Config:
                 f"spread = {self.spread:g} over {rounds} rounds grows errors {growth:.3g} times an "
                 f"axis; at most {most:g} with {least}: lower one of them"
             )
+
+    @property
+    def repetitions(self) -> int:
+        """Probes of each check: as given, as `integrity` needs, or two."""
+        if self.integrity is not None:
+            return probes_for(self.integrity)
+        return _PROBES if self.probes is None else self.probes
+
+    @property
+    def miss(self) -> float:
+        """The probability that `report()` states a perturbation for."""
+        return STATED_MISS if self.integrity is None else self.integrity
 
     @property
     def precision(self) -> Precision:

@@ -6,6 +6,7 @@
     ├── KeySpentError             1  a single-use key was asked to hide a second operand
     ├── IntegrityError            1  a reply failed its check
     ├── TamperedError             1  a log, a sealed file or a proof is not what was written or signed
+    ├── RefusedError              1  evidence of a TEE did not convince: which step, found, expected
     └── OutsideError              3  worker, file, network
         ├── WorkerError           3  a worker did not deliver
         │   ├── WorkerLost        3  it is gone: closed, killed, or past its deadline
@@ -55,6 +56,17 @@ class IntegrityError(TempoError):
 
 class TamperedError(TempoError):
     pass
+
+
+class RefusedError(TempoError):
+    """Evidence was refused at `step` (kind, number and name): `found` is what it says, `expected` what it
+    should."""
+
+    def __init__(self, step: str, found: str, expected: str) -> None:
+        super().__init__(f"refused at step {step}: found {found}, expected {expected}")
+        self.step = step
+        self.found = found
+        self.expected = expected
 
 
 class OutsideError(TempoError):

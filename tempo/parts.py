@@ -1,4 +1,4 @@
-"""What a session is made of, by scheme: fleets, sealed weights, the engine, and what "always" means."""
+"""What a session is made of, by scheme: fleets, sealed weights, the engine, and what is to stay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tempo.engine import Engine
 from tempo.errors import UsageError
 from tempo.fleet import Event, Fleet, TlsFiles, WorkerSpec, workers_from
 from tempo.integrity import Verifier
-from tempo.nn.placement import Always, Placement
+from tempo.nn.placement import Always, Never, Placement, Places, Rules
 from tempo.plan.auto import Auto
 from tempo.plan.calibrate import calibrate
 from tempo.products import Products
@@ -32,13 +32,16 @@ Workers = WorkerSpec | Mapping[str, WorkerSpec]
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Parts:
-    """auto: None where no plan covers the scheme."""
+    """rules, places: what must stay, and what is wanted elsewhere. auto: None where no plan covers the scheme.
+    verifier: None where checks are exact."""
 
     fleet: Fleet | Owners
     weights: Weights | SharedWeights
     engine: Products[Any]
-    always: Placement
+    rules: Rules
+    places: Places
     auto: Auto | None
+    verifier: Verifier | None
 
 
 def parts_from(
@@ -54,14 +57,22 @@ def parts_from(
     if config.scheme == SHARES:
         owners = hire(config, workers, tls, note)
         shared, sealed = assemble(config, owners, key, stats, ids, labels, truth)
-        return Parts(owners, sealed, shared, placement(owners, Always()), None)
+        rules, places = _placed(config, placement(owners, Always()), None)
+        return Parts(owners, sealed, shared, rules, places, None, None)
     if isinstance(workers, Mapping):
         raise UsageError(f"workers by owner are for scheme {SHARES!r}; {config.scheme!r} takes a list")
     fleet = Fleet(workers_from(workers, tls=tls), config.fleet, note)
-    scheme, release, verifier = config.make_scheme(), fleet.release, Verifier(key, config.probes)
+    scheme, release, verifier = config.make_scheme(), fleet.release, Verifier(key, config.repetitions)
     desk = Desk(key, scheme, verifier, stats, ids, labels, release, config.precision, truth)
     weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, stats, truth)
     shift, fallback = config.key_shift, config.local_fallback
     engine = Engine(desk, fleet, weights, key_shift=shift, local_fallback=fallback)
     auto = Auto(lambda: calibrate(fleet, config, ids), config)
-    return Parts(fleet, weights, engine, Always(), auto)
+    rules, places = _placed(config, Always(), auto)
+    return Parts(fleet, weights, engine, rules, places, auto, verifier)
+
+
+def _placed(config: Config, always: Placement, auto: Auto | None) -> tuple[Rules, Places]:
+    rules = Rules(config.min_size, config.offload_attention, delicate=config.scheme != SHARES)
+    named = {"always": always, "never": Never(), "auto": auto or always}
+    return rules, Places(config.placement, named)

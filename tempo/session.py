@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +15,19 @@ from tempo.checkpoint import Checkpoints, Resumed
 from tempo.config import Config
 from tempo.config_file import read_config
 from tempo.errors import UsageError
-from tempo.fleet import Event, EventKind, TlsFiles, WorkerSpec, workers_from
+from tempo.fleet import TlsFiles, WorkerSpec, workers_from
 from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.placement import Account, Never, Places, Rules
+from tempo.nn.placement import Account
 from tempo.nn.protect import protect, unprotect
 from tempo.parts import Workers, parts_from
 from tempo.plan.auto import Auto
 from tempo.plan.machine import Machine
 from tempo.report import Report
+from tempo.report.alarm import sound
+from tempo.report.journal import Journal
+from tempo.report.metrics import exposition
 from tempo.report.notes import session_notes, with_visible
 from tempo.secrecy.scheme import SHARES
 from tempo.sharing import Owners
@@ -35,8 +37,6 @@ from tempo.trust.ledger import Ledger, SessionLog
 from tempo.trust.sealed import DataKey, OwnerKey, Recipient
 from tempo.truth import UnsafeTruth
 
-#: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
-_EVENTS = 10_000
 _WORKERS: Final = "local:2"
 
 M = TypeVar("M", bound=nn.Module)
@@ -73,28 +73,27 @@ class Session:
         self._config = config = (config or Config()).with_options(**options)
         self._stats = Stats()
         self._account = Account()
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._caught: set[str] = set()
+        self._journal = Journal(self._stats, None)
         self._public: set[str] = set()
-        self._closed = False
-        self._tracing = False
+        self._closed = self._tracing = False
         self._tls = tls
-        self._log: SessionLog | None = None
         self._truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
-        parts = parts_from(config, workers, tls, self._note, self._stats, self._truth)
-        self._fleet, self._weights, self._auto = parts.fleet, parts.weights, parts.auto
-        self._workers = len(self._fleet.stats.jobs)  # that were ever named, so that names stay unique
+        parts = parts_from(config, workers, tls, self._journal.note, self._stats, self._truth)
+        self._fleet, self._weights = parts.fleet, parts.weights
+        self._auto, self._verifier = parts.auto, parts.verifier
+        names = list(self._fleet.stats.jobs)
+        self._workers = len(names)  # that were ever named, so that names stay unique
+        log: SessionLog | None = None
         if ledger is not None:
             try:
-                self._log = SessionLog(ledger, __version__, config.chosen(), list(self._fleet.stats.jobs))
+                log = SessionLog(ledger, __version__, config.chosen(), names)
             except BaseException:
                 self._fleet.close()
                 raise
-        self._checkpoints = Checkpoints(self._stats, self._fleet, self._log)
-        rules = Rules(config.min_size, config.offload_attention, delicate=config.scheme != SHARES)
-        named = {"always": parts.always, "never": Never(), "auto": parts.auto or parts.always}
-        places = Places(config.placement, named)
-        self._interceptor = Interceptor(Offload(parts.engine, rules, self._account, places))
+            self._journal.attach(log)
+        self._checkpoints = Checkpoints(self._stats, self._fleet, log)
+        self._journal.opened(__version__, config.scheme, len(names))
+        self._interceptor = Interceptor(Offload(parts.engine, parts.rules, self._account, parts.places))
 
     @classmethod
     def from_file(cls, path: str | Path = "tempo.toml", **options: Any) -> Self:
@@ -199,7 +198,6 @@ class Session:
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
         stats, fleet = self._stats, self._fleet.stats
-        events = list(self._events)
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
@@ -212,10 +210,13 @@ class Session:
             checks_failed=stats.count("checks_failed"),
             retries=fleet.retries,
             local_fallbacks=stats.count("local_fallbacks"),
-            quarantined=sorted(self._caught),
+            quarantined=self._journal.caught,
             seconds=stats.seconds,
-            events=events,
-            notes=self._notes(),
+            events=self._journal.events,
+            notes=session_notes(
+                self._config, stats, self._fleet, public=self._public, truth=self._truth is not None
+            ),
+            integrity=[] if self._verifier is None else self._verifier.guarantees(self._config.miss),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -230,6 +231,7 @@ class Session:
         written: then the older one is still there.
         """
         self._checkpoints.write(Path(path), key, step, parts)
+        self._journal.checkpoint("checkpoint_written", Path(path).name, step)
 
     def resume(self, path: str | Path, key: DataKey | OwnerKey, **parts: Any) -> Resumed | None:
         """Put back what `checkpoint` wrote, and say at which step that was; None where there is no file yet.
@@ -237,11 +239,14 @@ class Session:
         With an audit log, a file older than the newest that the log knows is refused. Raises TamperedError,
         UsageError for another key or other parts, and then nothing was changed.
         """
-        return self._checkpoints.resume(Path(path), key, parts)
+        found = self._checkpoints.resume(Path(path), key, parts)
+        if found is not None:
+            self._journal.checkpoint("checkpoint_resumed", Path(path).name, found.step)
+        return found
 
-    def _notes(self) -> list[str]:
-        truth = self._truth is not None
-        return session_notes(self._config, self._stats, self._fleet, public=self._public, truth=truth)
+    def metrics(self) -> str:
+        """Counters of this session in the text format that Prometheus reads: docs/operations.md."""
+        return exposition(self._stats.counts, self._stats.seconds, self._fleet.stats, self._fleet.width)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:
@@ -264,23 +269,19 @@ class Session:
             self._tracing = False
             trace.save(path)
 
-    def _note(self, event: Event) -> None:
-        self._events.append(event)
-        if event.kind in (EventKind.CHECK_FAILED, EventKind.PROTOCOL):
-            self._caught.add(event.worker)
-        if self._log is not None:
-            self._log.event(event)
-
     def close(self) -> None:
-        """Stop the workers. Protected models stay usable only after `unprotect`."""
+        """Stop the workers. Protected models stay usable only after `unprotect`. Where a reply was false or
+        a worker broke the protocol, standard error says so in red, and what to do."""
         if not self._closed:
             self._closed = True
             self._weights.clear()
             self._fleet.close()
-            if self._log is not None:
-                report = self.report()
-                counts = {"checks": report.checks, "checks_failed": report.checks_failed}
-                self._log.close(counts | {"retries": report.retries, "in_master": report.local_fallbacks})
+            report = self.report()
+            names = ("checks", "checks_failed", "retries", "local_fallbacks", "bytes_sent", "bytes_received")
+            try:
+                self._journal.closed({name: getattr(report, name) for name in names})
+            finally:
+                sound(report)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from tempo.integrity.exact import ExactProof, ExactVerifier, ExactWitness
 from tempo.integrity.freivalds import Checks, Verifier
+from tempo.integrity.guarantee import Guarantee
 from tempo.integrity.proof import Witness
 from tempo.integrity.tolerance import Tolerance, product_tolerance
 
@@ -10,6 +11,7 @@ __all__ = [
     "ExactProof",
     "ExactVerifier",
     "ExactWitness",
+    "Guarantee",
     "Tolerance",
     "Verifier",
     "Witness",

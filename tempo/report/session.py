@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tempo.fleet import Event
+from tempo.integrity import Guarantee
 from tempo.secrecy.visible import ordered, worst
 
 
@@ -55,6 +56,8 @@ class Report:
     seconds: dict[str, float]
     events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: What the checks of each kind of operation find, and how surely.
+    integrity: list[Guarantee] = field(default_factory=list)
 
     @property
     def offloaded_flops(self) -> int:
@@ -111,6 +114,8 @@ class Report:
             console.print(f"{event.kind.value}: {event.worker}: {event.detail}", highlight=False)
         for note in self.notes:
             console.print(f"note: {note}", highlight=False)
+        for each in self.integrity:
+            console.print(str(each), highlight=False)
         if self.checks_failed:
             console.print(
                 "INTEGRITY: at least one reply was wrong and was not used. Do not rent from these "

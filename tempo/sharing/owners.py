@@ -70,6 +70,11 @@ class Owners:
             fleet.watch(watcher)
 
     @property
+    def width(self) -> int:
+        """Workers usable now, of all owners."""
+        return sum(fleet.width for fleet in self.fleets)
+
+    @property
     def standing(self) -> dict[str, Standing]:
         """Of each worker that was caught, by name."""
         return {name: held for fleet in self.fleets for name, held in fleet.standing.items()}

@@ -1,7 +1,8 @@
-"""A development authority: a folder with one CA, and the certificates that it issued to workers and masters.
+"""A development authority: a folder with one CA, and the certificates that it issued to workers, masters and
+vaults.
 
-For trials, tests and small installations. Its key lies in a file; whoever reads that file can be any worker
-or master. A real installation has a PKI: docs/wire.md says what its certificates must carry.
+For trials, tests and small installations. Its key lies in a file; whoever reads that file can be any of them.
+A real installation has a PKI: docs/wire.md says what its certificates must carry.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from tempo.wire.tls import Role, TlsFiles
 CA = "ca"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CLOCK_SKEW = timedelta(minutes=5)
-_USAGE = {"worker": ExtendedKeyUsageOID.SERVER_AUTH, "master": ExtendedKeyUsageOID.CLIENT_AUTH}
+_USAGE = {
+    "worker": ExtendedKeyUsageOID.SERVER_AUTH,
+    "vault": ExtendedKeyUsageOID.SERVER_AUTH,
+    "master": ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 
 
 def make_authority(folder: Path, *, days: int = 3650, force: bool = False) -> Path:
@@ -51,7 +56,7 @@ def issue(
 ) -> TlsFiles:
     """Write NAME.pem and NAME.key, signed by the authority in `folder`.
 
-    hosts: names and addresses under which masters dial a worker; its own name by default.
+    hosts: names and addresses under which masters dial a worker or vault; its own name by default.
     """
     if not _NAME.fullmatch(name) or name == CA:
         raise UsageError(f"{name!r}: a name has letters, digits, dots, dashes; {CA!r} is the authority's own")
@@ -60,7 +65,7 @@ def issue(
     signer, authority = _load(folder)
     key = Ed25519PrivateKey.generate()
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"tempo:{role}/{name}")]
-    if role == "worker":
+    if role != "master":
         names += [_host(host) for host in hosts or (name,)]
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     certificate = (

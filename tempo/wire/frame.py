@@ -93,11 +93,14 @@ class Channel(Generic[M]):
     """
 
     def __init__(
-        self, sock: socket.socket, decode: Callable[[bytes | bytearray], M], tap: Tap | None = None
+        self,
+        sock: socket.socket,
+        decode: Callable[[bytes | bytearray], M],
+        tap: Tap | None = None,
+        max_header: int = limits.MAX_HEADER,
     ) -> None:
         self._sock = sock
-        self._decode = decode
-        self._tap = tap
+        self._decode, self._tap, self._max_header = decode, tap, max_header
         self._guard = threading.Lock()  # guards the two below
         self._inside = 0  # threads that use the socket
         self._closed = False
@@ -170,10 +173,10 @@ class Channel(Generic[M]):
         if bytes(first[:2]) in _TLS_RECORDS and not isinstance(self._sock, ssl.SSLSocket):
             raise TlsRefused(Why.UNASKED)
         length, payload = lengths(first)
-        if length > limits.MAX_HEADER or payload > limits.MAX_PAYLOAD:
+        if length > self._max_header or payload > limits.MAX_PAYLOAD:
             raise ProtocolError(
                 f"a frame claims a header of {length} and a payload of {payload} bytes; "
-                f"at most {limits.MAX_HEADER} and {limits.MAX_PAYLOAD} are allowed"
+                f"at most {self._max_header} and {limits.MAX_PAYLOAD} are allowed"
             )
         header = bytearray(length)
         self._read(memoryview(header), deadline)

@@ -1,10 +1,11 @@
 """Mutual TLS 1.3, and a name for each way in which it fails.
 
 1. Both sides show a certificate that the owner's authority (`ca`) signed, valid now.
-2. Its extended key usage fits its side: serverAuth for a worker, clientAuth for a master (OpenSSL's check).
-3. The worker's certificate has the name that the master dialled (OpenSSL's check).
+2. Its extended key usage fits its side: serverAuth for a worker or vault, clientAuth for a master (OpenSSL's
+   check).
+3. The certificate of a worker or vault has the name that the master dialled (OpenSSL's check).
 4. Its one URI among the subject's alternative names is tempo:ROLE/NAME with the role of its side: a
-   master's certificate never serves as a worker's, whatever its key usage says.
+   master's certificate never serves as a worker's, nor a worker's as a vault's, whatever its key usage says.
 
 Only TLS 1.3, no resumption (a certificate is looked at each time), no compression, no renegotiation.
 Which of our own certificates a peer refused comes as a TLS alert after our handshake, hence `refusal`
@@ -24,9 +25,9 @@ from typing import Literal, final
 from tempo.errors import ProtocolError, UsageError, WorkerLost
 from tempo.wire.deadline import DeadlinePassed, remaining
 
-Role = Literal["worker", "master"]
+Role = Literal["worker", "master", "vault"]
 
-_IDENTITY = re.compile(r"tempo:(worker|master)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
+_IDENTITY = re.compile(r"tempo:(worker|master|vault)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
 
 
 class Why(Enum):
@@ -66,12 +67,12 @@ class TlsFiles:
 
     def context(self, role: Role) -> ssl.SSLContext:
         """For one side of many connections. Raises UsageError that names the file at fault."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if role == "worker" else ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if role == "master" else ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
-        if role == "worker":
+        if role != "master":
             context.num_tickets = 0
         for path in (self.cert, self.key, self.ca):
             try:
@@ -96,8 +97,8 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, role: Role, name: str | N
     try:
         return context.wrap_socket(
             sock,
-            server_side=role == "worker",
-            server_hostname=None if role == "worker" else name,
+            server_side=role != "master",
+            server_hostname=name if role == "master" else None,
             do_handshake_on_connect=False,
         )
     except OSError as error:
@@ -105,8 +106,9 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, role: Role, name: str | N
         raise WorkerLost(f"the peer left before the TLS handshake ({type(error).__name__})") from None
 
 
-def handshake(sock: ssl.SSLSocket, role: Role, *, deadline: float) -> str:
+def handshake(sock: ssl.SSLSocket, role: Role, *, deadline: float, dialled: Role = "worker") -> str:
     """Steps 1 to 4 from our side, as `role`. Returns the peer's NAME in tempo:ROLE/NAME.
+    dialled: what a master takes the peer for.
 
     Raises TlsRefused, DeadlinePassed or WorkerLost and leaves the socket open, for a last alert.
     """
@@ -118,7 +120,7 @@ def handshake(sock: ssl.SSLSocket, role: Role, *, deadline: float) -> str:
     except OSError as error:
         lost = WorkerLost(f"the peer left during the TLS handshake ({type(error).__name__})")
         raise refusal(error) or lost from None
-    return identity(sock, "master" if role == "worker" else "worker")
+    return identity(sock, dialled if role == "master" else "master")
 
 
 def identity(sock: ssl.SSLSocket, role: Role) -> str:

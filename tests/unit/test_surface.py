@@ -25,7 +25,17 @@ def test_public_names():
 def test_session_methods():
     methods = {n for n, f in inspect.getmembers(tempo.Session, inspect.isfunction) if not n.startswith("_")}
     assert methods == {
-        *("add_workers", "calibrate", "checkpoint", "close", "protect", "remove_worker", "report", "resume"),
+        *(
+            "add_workers",
+            "calibrate",
+            "checkpoint",
+            "close",
+            "metrics",
+            "protect",
+            "remove_worker",
+            "report",
+            "resume",
+        ),
         *("trace", "unprotect"),
     }
 
@@ -63,5 +73,6 @@ def test_settings():
         "wire",
         "arithmetic",
         "probes",
+        "integrity",
         "fleet",
     ]

@@ -40,7 +40,8 @@ def _name(kind: str, raw: bytes) -> str:
     return hashlib.sha256(b"tempo key name " + kind.encode() + raw).hexdigest()[:16]
 
 
-def _save(path: Path, kind: str, raw: bytes) -> None:
+def save_key_file(path: Path, kind: str, raw: bytes) -> None:
+    """One line, kind and base64, in a new file that its owner alone may read."""
     text = f"{kind} {base64.b64encode(raw).decode()}\n"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -52,7 +53,8 @@ def _save(path: Path, kind: str, raw: bytes) -> None:
         file.write(text)
 
 
-def _load(path: Path, kind: str, length: int) -> bytes:
+def load_key_file(path: Path, kind: str, length: int) -> bytes:
+    """What `save_key_file` wrote. Raises UsageError for another kind or length."""
     try:
         found, text = path.read_text().split()
         raw = base64.b64decode(text, validate=True)
@@ -87,12 +89,12 @@ class DataKey(Hidden):
     def save(self, path: Path) -> None:
         """To a new file that its owner alone may read, in the clear: for a machine in-house, or on its way
         into a vault."""
-        _save(path, self.KIND, self._raw)
+        save_key_file(path, self.KIND, self._raw)
 
     @classmethod
     def load(cls, path: Path) -> DataKey:
         """Raises UsageError for what is no data key."""
-        return cls(_load(path, cls.KIND, KEY_BYTES))
+        return cls(load_key_file(path, cls.KIND, KEY_BYTES))
 
     def unsafe_bytes(self) -> bytes:
         """The key itself."""
@@ -119,16 +121,21 @@ class Recipient:
         return _name("recipient", self._raw)
 
     def save(self, path: Path) -> None:
-        _save(path, self.KIND, self._raw)
+        save_key_file(path, self.KIND, self._raw)
 
     @classmethod
     def load(cls, path: Path) -> Recipient:
         """Raises UsageError."""
-        return cls(_load(path, cls.KIND, _KEM_PUBLIC_BYTES + KEY_BYTES))
+        return cls(load_key_file(path, cls.KIND, _KEM_PUBLIC_BYTES + KEY_BYTES))
 
-    def wrap(self, key: DataKey) -> bytes:
-        """A file's key, for whoever holds the private half."""
-        return _suite().encrypt(key.unsafe_bytes(), self._key, _INFO)
+    @property
+    def public_bytes(self) -> bytes:
+        """ML-KEM-768's, then X25519's."""
+        return self._raw
+
+    def wrap(self, key: DataKey, info: bytes = _INFO) -> bytes:
+        """A key, for whoever holds the private half. info: what it is for; it opens for nothing else."""
+        return _suite().encrypt(key.unsafe_bytes(), self._key, info)
 
 
 @final
@@ -159,17 +166,17 @@ class OwnerKey(Hidden):
 
     def save(self, path: Path) -> None:
         """As `DataKey.save`."""
-        _save(path, self.KIND, self._raw)
+        save_key_file(path, self.KIND, self._raw)
 
     @classmethod
     def load(cls, path: Path) -> OwnerKey:
         """Raises UsageError."""
-        return cls(_load(path, cls.KIND, _SEED_BYTES + KEY_BYTES))
+        return cls(load_key_file(path, cls.KIND, _SEED_BYTES + KEY_BYTES))
 
-    def unwrap(self, wrapped: bytes) -> DataKey:
-        """Raises TamperedError where it was not wrapped for this key, or was altered."""
+    def unwrap(self, wrapped: bytes, info: bytes = _INFO) -> DataKey:
+        """Raises TamperedError where it was not wrapped for this key and `info`, or was altered."""
         try:
-            raw = _suite().decrypt(wrapped, hpke.MLKEM768X25519PrivateKey(self._kem, self._ecdh), _INFO)
+            raw = _suite().decrypt(wrapped, hpke.MLKEM768X25519PrivateKey(self._kem, self._ecdh), info)
         except (InvalidTag, ValueError) as error:
-            raise TamperedError("the file's key was wrapped for another owner, or was altered") from error
+            raise TamperedError("a wrapped key is another owner's or for another use, or altered") from error
         return DataKey(raw)

@@ -18,6 +18,7 @@ OPTIONS = {
         *("--suite", "--only", "--scheme", "--reference", "--script", "--steps", "--transcript", "--truth"),
         *("--fast", "--budget", "--require", "--fail-on", "--out", "--json", "--list"),
     ],
+    "attest": [],  # a group: tests/unit/cli/test_cli_attest.py
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--only", "--threads", "--budget", "--data-dir", "--recorded"),
@@ -33,6 +34,7 @@ OPTIONS = {
     ],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
+    "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),

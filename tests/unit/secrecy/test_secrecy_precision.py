@@ -56,7 +56,7 @@ class House:
         scheme = config.make_scheme()
         self.fleet = Fleet([self.spy], FleetSettings())
         release = self.fleet.release
-        verifier = Verifier(key, config.probes)
+        verifier = Verifier(key, config.repetitions)
         desk = Desk(key, scheme, verifier, self.stats, ids, itertools.count(1), release, config.precision)
         self.weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool)
         self.engine = Engine(desk, self.fleet, self.weights, key_shift=config.key_shift, local_fallback=False)

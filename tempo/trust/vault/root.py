@@ -1,0 +1,167 @@
+"""The root key, under which a vault wraps all others, and the file in which it lies by default.
+
+    root.json   {"tempo_vault_root": 1, "kind": "passphrase", "salt", "iterations", "lanes", "memory_kib",
+                 "nonce", "sealed"}
+    sealed    = AES-256-GCM(Argon2id(passphrase), root key), bound to all other fields
+
+    wrapped   = nonce (12 random bytes) || AES-256-GCM(root key, secret), bound to `about`
+
+Argon2id is RFC 9106, with its second recommended setting (64 MiB, 3 passes, 4 lanes). Nonces are random: a
+vault wraps far less than the 2^32 secrets that one key allows (NIST SP 800-38D, 8.3).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, Final, Literal, final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from msgspec import Meta, Struct
+
+from tempo.errors import OutsideError, TamperedError, UsageError
+from tempo.kernels.hidden import Hidden
+
+ROOT_FILE: Final = "root.json"
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+#: Shorter ones can be guessed by whoever has the file.
+MIN_PASSPHRASE: Final = 12
+_SALT_BYTES: Final = 16
+_MAX_FILE: Final = 4096
+
+
+class RootKey(Hidden):
+    """Abstract. Wraps secrets of a vault; does not leave where it is kept."""
+
+    @abstractmethod
+    def wrap(self, secret: bytes, about: bytes) -> bytes:
+        """Sealed, for `unwrap` with the same `about` alone."""
+
+    @abstractmethod
+    def unwrap(self, wrapped: bytes, about: bytes) -> bytes:
+        """Raises TamperedError where it was wrapped otherwise, or altered."""
+
+    def close(self) -> None:
+        """End of use. May be called again."""
+        return
+
+
+class _Cost(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounded, so that an altered file cannot take all memory."""
+
+    iterations: Annotated[int, Meta(ge=1, le=64)] = 3
+    lanes: Annotated[int, Meta(ge=1, le=16)] = 4
+    memory_kib: Annotated[int, Meta(ge=8192, le=4 << 20)] = 64 << 10
+
+
+#: Of new root keys.
+COST: Final = _Cost()
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    tempo_vault_root: Literal[1]
+    kind: Literal["passphrase"]
+    salt: Annotated[bytes, Meta(min_length=_SALT_BYTES, max_length=_SALT_BYTES)]
+    cost: _Cost
+    nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+    sealed: Annotated[bytes, Meta(max_length=64)]
+
+
+@final
+class PassphraseRoot(RootKey):
+    """In a file, sealed with a passphrase; in memory while the vault is open."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._cipher = AESGCM(raw)
+
+    @classmethod
+    def create(cls, path: Path, passphrase: bytes) -> PassphraseRoot:
+        """A new root key in a new file. Raises UsageError for a passphrase that is too short, or where the
+        file exists."""
+        if len(passphrase) < MIN_PASSPHRASE:
+            raise UsageError(f"a passphrase has {MIN_PASSPHRASE} characters or more: take several words")
+        raw, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
+        empty = _File(1, "passphrase", os.urandom(_SALT_BYTES), COST, nonce, b"")
+        sealed = AESGCM(_stretch(empty, passphrase)).encrypt(nonce, raw, _bound(empty))
+        write_new(path, msgspec.json.encode(msgspec.structs.replace(empty, sealed=sealed)) + b"\n")
+        return cls(raw)
+
+    @classmethod
+    def open(cls, path: Path, passphrase: bytes) -> PassphraseRoot:
+        """Raises UsageError for another passphrase, or a file that is none (or was altered)."""
+        try:
+            found = msgspec.json.decode(read_small(path), type=_File)
+        except (msgspec.MsgspecError, ValueError):
+            raise UsageError(f"{path} holds no root key under a passphrase") from None
+        try:
+            raw = AESGCM(_stretch(found, passphrase)).decrypt(found.nonce, found.sealed, _bound(found))
+        except (InvalidTag, ValueError):
+            raise UsageError(f"the passphrase does not open {path}, or that file was altered") from None
+        return cls(raw)
+
+    def wrap(self, secret: bytes, about: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret, about)
+
+    def unwrap(self, wrapped: bytes, about: bytes) -> bytes:
+        try:
+            return self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], about)
+        except (InvalidTag, ValueError):
+            raise NotWrappedHere from None
+
+
+class NotWrappedHere(TamperedError):
+    """What every kind of root key says of a secret that it did not wrap so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a secret in the vault was not wrapped under this root key, or was altered or moved: restore the "
+            "vault's folder from a backup, root.json and database together"
+        )
+
+
+def _stretch(file: _File, passphrase: bytes) -> bytes:
+    cost = file.cost
+    kdf = Argon2id(
+        salt=file.salt,
+        length=KEY_BYTES,
+        iterations=cost.iterations,
+        lanes=cost.lanes,
+        memory_cost=cost.memory_kib,
+    )
+    return kdf.derive(passphrase)
+
+
+def _bound(file: _File) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(file, sealed=b""), order="deterministic")
+
+
+def read_small(path: Path) -> bytes:
+    """Raises UsageError where it cannot be read, ValueError where it is too long."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): is this a vault's folder?") from error
+    if len(data) > _MAX_FILE:
+        raise ValueError("too long")
+    return data
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """A new file that its owner alone may read, on disk when it returns. Raises UsageError, OutsideError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise UsageError(f"{path} exists: nothing was replaced. Name another folder") from None
+    except OSError as error:
+        raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
