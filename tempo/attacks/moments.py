@@ -109,7 +109,8 @@ def _strongest(w_NK: Tensor, moment_KK: Tensor) -> Tensor:
     that is the smaller problem."""
     n, k = w_NK.shape
     if n <= k:
-        return torch.linalg.eigh(w_NK @ moment_KK @ w_NK.mT).eigenvectors[:, -TOP:].flip(1)
+        strongest: Tensor = torch.linalg.eigh(w_NK @ moment_KK @ w_NK.mT).eigenvectors[:, -TOP:]
+        return strongest.flip(1)
     values, vectors = torch.linalg.eigh(moment_KK)
     root = vectors * values.clamp_min(0).sqrt()
     u: Tensor = torch.linalg.svd(w_NK @ root, full_matrices=False)[0]

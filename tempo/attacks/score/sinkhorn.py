@@ -21,7 +21,7 @@ _MOVED = 1e-5
 @final
 class SinkhornScorer(Scorer[list[Placed]]):
     """Rows, columns: places. Change: cosine of each recovered row of W - W0 with the true one; chance by
-    the next row's."""
+    another row in its place, since W0 by itself is correlated with W - W0 (weight decay)."""
 
     attack = Sinkhorn
 
@@ -42,7 +42,8 @@ class SinkhornScorer(Scorer[list[Placed]]):
             live = moved.norm(dim=1) > _MOVED * w.norm(dim=1)
             if live.any():
                 values[change] += _cosines(recovered[live], moved[live]).tolist()
-                chances[change] += _cosines(recovered[live], moved[live].roll(1, 0)).tolist()
+                blind = each.recovered.roll(1, 0) - each.public
+                chances[change] += _cosines(blind[live], moved[live]).tolist()
             both = _cosine(each.recovered, w), _cosine(each.public, w)
             for name in (rows, columns, change):
                 details[name].append(both)
@@ -51,7 +52,7 @@ class SinkhornScorer(Scorer[list[Placed]]):
 
 def _trials(values: list[float], chance: list[float], cosines: list[tuple[float, float]]) -> Trials:
     recovered, public = (sum(c) / len(cosines) for c in zip(*cosines, strict=True))
-    how = "one over the number of rows or columns; of changes, the cosine with the next row's"
+    how = "one over the number of rows or columns; of changes, the cosine where recovered rows are put one further"
     details = {"cosine_recovered": recovered, "cosine_public": public}
     return Trials(values, sum(chance) / len(chance), how, details=details)
 

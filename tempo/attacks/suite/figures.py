@@ -67,6 +67,8 @@ def _verdicts(path: Path, result: Result) -> None:
     for i, attack in enumerate(attacks):
         for j, scheme in enumerate(schemes):
             rows = [row for row in result.rows if (row.attack, row.scheme) == (attack, scheme)]
+            if not rows:  # settings that this attack is not run under
+                continue
             verdict = worst(rows)
             back, front = _CELLS[verdict]
             axes.fill_between([j, j + 1], i, i + 1, facecolor=back, edgecolor="white", linewidth=2)

@@ -107,9 +107,9 @@ class Journal(Watcher):
             for path in sorted((folder / _PICTURES).glob("*.npz")):
                 with np.load(path, allow_pickle=False) as arrays:
                     for i in range(len(arrays.files) // 3):
-                        about = [str(text) for text in arrays[f"about{i}"]]
+                        attack, scheme, reference, title = map(str, arrays[f"about{i}"])
                         got, true = (torch.from_numpy(arrays[f"{side}{i}"]) for side in ("recovered", "true"))
-                        self._old.append(Picture(*about, recovered=got, true=true))
+                        self._old.append(Picture(attack, scheme, reference, title, got, true))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder / LINES} holds no results of this version: leave --resume out, or name another "
