@@ -52,7 +52,7 @@ class SinkhornScorer(Scorer[list[Placed]]):
 
 def _trials(values: list[float], chance: list[float], cosines: list[tuple[float, float]]) -> Trials:
     recovered, public = (sum(c) / len(cosines) for c in zip(*cosines, strict=True))
-    how = "one over the number of rows or columns; of changes, the cosine where recovered rows are put one further"
+    how = "one over the number of rows or columns; of changes, the cosine with rows put one further"
     details = {"cosine_recovered": recovered, "cosine_public": public}
     return Trials(values, sum(chance) / len(chance), how, details=details)
 
