@@ -198,6 +198,8 @@ def test_the_root_key_is_the_one_draw_from_the_operating_system():
 
 #: Reads arrays out of a downloaded pickle with an unpickler that knows three stand-ins.
 UNPICKLER = "demo/unpickle.py"
+#: Talks to processes that it started itself, through a pipe that nobody else holds.
+OWN_PROCESSES = "attacks/suite/pool.py"
 RUNS_DATA = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "code"}
 
 
@@ -206,7 +208,7 @@ RUNS_DATA = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "
 def test_nothing_runs_code_that_came_as_data(path):
     modules = {m.split(".")[0] for m in imports_of(path)}
     assert modules & RUNS_DATA == ({"pickle"} if name_of(path) == UNPICKLER else set())
-    assert "multiprocessing" not in modules
+    assert "multiprocessing" not in modules or name_of(path) == OWN_PROCESSES
     assert not any("multiprocessing" in m for m in imports_of(path))
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):

@@ -33,8 +33,8 @@ def test_defaults() -> None:
     attack = typer.main.get_command(cli.app).commands["attack"]
     assert {p.name: p.default for p in attack.params} == {
         **dict.fromkeys(("suite", "only", "scheme", "reference", "script", "transcript", "truth", "budget")),
-        **dict.fromkeys(("require", "fail_on", "out")),
-        **{"steps": 3, "fast": False, "as_json": False, "listed": False},
+        **dict.fromkeys(("require", "fail_on", "out", "jobs")),
+        **{"steps": 3, "fast": False, "as_json": False, "listed": False, "resume": False},
     }
 
 
@@ -55,12 +55,21 @@ def test_json_tables_and_pictures(tmp_path: Path, capsys) -> None:
         ("greedy", "mixing", "skipped"),
     ]
     assert {path.name for path in out.iterdir()} == {
-        *("attack.json", "attack.csv", "attack.md", "attack-verdicts.png", "attack-scores.png"),
+        *(
+            "attack.json",
+            "attack.csv",
+            "attack.md",
+            "attack-verdicts.png",
+            "attack-scores.png",
+            "verdicts.json",
+        ),
         *("attack-unsafe_none-pictures.png", "attack-mixing-pictures.png"),
     }
     assert json.loads((out / "attack.json").read_text()) == fields
     rows = list(csv.DictReader((out / "attack.csv").read_text().splitlines()))
     assert [row["verdict"] for row in rows] == ["broken", "skipped", "holds", "skipped"]
+    verdicts = json.loads((out / "verdicts.json").read_text())["schemes"]
+    assert verdicts["mixing"]["reading"]["verdict"] == "holds"
     text = (out / "attack.md").read_text()
     assert "attack-verdicts.png" in text
     assert "## Not measured" in text
@@ -110,6 +119,7 @@ def test_what_there_is(capsys) -> None:
         (["--fail-on", "everything"], "--fail-on"),
         (["--script", "nothing"], "expected script.py"),
         (["--budget", "0"], "--budget"),
+        (["--resume"], "--out"),
     ],
 )
 def test_bad_usage(argv: list[str], says: str, capsys) -> None:
