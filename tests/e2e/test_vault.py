@@ -53,7 +53,9 @@ def serving(home, where, *options):
     words = ["vault", "serve", where, "--listen", "127.0.0.1:0", "--cert", tls.cert, "--key", tls.key]
     words += ["--ca", tls.ca, "--passphrase-file", folder / "passphrase", "--json", *options]
     with (where.parent / "serve.err").open("a") as errors:
-        process = subprocess.Popen([*TEMPO, *map(str, words)], stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            [*TEMPO, *map(str, words)], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     try:
         text = ""
         while not text.endswith("\n}\n"):

@@ -18,7 +18,9 @@ from tempo.trust.vault.pkcs11 import Pkcs11Root
 from tempo.trust.vault.root import ROOT_FILE
 
 PLACES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
-MODULE = next((Path(p) for p in (os.environ.get("SOFTHSM2_MODULE", ""), *PLACES) if p and Path(p).exists()), None)
+MODULE = next(
+    (Path(p) for p in (os.environ.get("SOFTHSM2_MODULE", ""), *PLACES) if p and Path(p).exists()), None
+)
 PIN = "1234-5678"
 
 

@@ -235,7 +235,11 @@ def test_a_key_is_nowhere_in_the_clear(tmp_path, caplog, capsys):
     assert (folder / "vault.db-wal").stat().st_size > 0  # there is one to search
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     store.close()
-    files |= {path.with_name("after-" + path.name): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files |= {
+        path.with_name("after-" + path.name): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     out = capsys.readouterr()
     texts = [*files.values(), "\n".join([*said, out.out, out.err, caplog.text]).encode()]
     secrets = [*(k.unsafe_bytes() for k in keys), state_key, log_key, PASSPHRASE]
