@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from tempo.cli import bench, demo, doctor, log, plan, seal, vault, worker
+from tempo.cli import attest, bench, demo, doctor, log, plan, seal, vault, worker
 from tempo.cli.output import stderr, tempo_version
 from tempo.errors import TempoError
 
@@ -53,6 +53,7 @@ app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
 app.command("seal")(seal.seal)
 app.command("unseal")(seal.unseal)
+app.add_typer(attest.app, name="attest")
 app.add_typer(log.app, name="log")
 app.add_typer(vault.app, name="vault")
 app.add_typer(worker.app, name="worker")

@@ -10,6 +10,7 @@ from pathlib import Path
 import tempo
 from tempo.doctor.finding import Finding, note, ok, problem
 from tempo.doctor.host import Host
+from tempo.trust.evidence import Kind, available
 
 _DEVICES = {"SEV-SNP": "dev/sev-guest", "TDX": "dev/tdx_guest", "SGX": "dev/sgx_enclave", "Nitro": "dev/nsm"}
 _CONFIGFS = "sys/kernel/config/tsm/report"
@@ -23,6 +24,8 @@ def tee(host: Host) -> Finding:
     configfs = host.exists(_CONFIGFS)
     if not found:
         seen = "configfs-tsm is there, but no guest device" if configfs else "no TEE found"
+        if Kind.TPM in available(host.root):
+            seen += "; a TPM is there, which vouches for what was booted (tempo attest produce)"
         return note("tee", f"{seen}: fine for development", "run the master in a confidential VM for secrets")
     if not configfs and not {"SGX", "Nitro"} & set(found):
         return note(
@@ -30,7 +33,11 @@ def tee(host: Host) -> Finding:
             f"a guess: {', '.join(found)}, without configfs-tsm",
             "reports come from there: mount -t configfs none /sys/kernel/config (Linux 6.7 or newer)",
         )
-    return ok("tee", f"a guess: {', '.join(found)}{', configfs-tsm' if configfs else ''}")
+    shown = f"a guess: {', '.join(found)}{', configfs-tsm' if configfs else ''}"
+    kinds = available(host.root)
+    if kinds:
+        shown += f"; evidence of kind {', '.join(kinds)} (tempo attest produce)"
+    return ok("tee", shown)
 
 
 def clock(now: float | None = None) -> Finding:

@@ -1,4 +1,4 @@
-"""What the owner's security engineer demands of a machine: a file to be read, signed, and held against claims.
+"""What the security engineer demands of a machine: a file to be read, signed, and held against claims.
 
     1 validity    the policy has not expired
     2 kind        this kind of evidence is admitted
@@ -128,15 +128,23 @@ def _check_code(claims: Claims, demands: Demands) -> None:
         return
     if any(claims.signer(name) in values for name, values in demands.signers.items()):
         return
-    names = sorted({name for wanted in demands.measurements for name in wanted})
-    shown = [f"{name} {claims.measurement(name)}" for name in names]
-    shown += [f"signer {name} {claims.signer(name)}" for name in demands.signers]
-    count = len(demands.measurements)
+    found, expected = _nearest(claims, demands.measurements)
+    found += [f"signer {name} {claims.signer(name)}" for name in demands.signers]
+    expected += [f"a listed signer {name}" for name in demands.signers]
     raise RefusedError(
-        Step.CODE,
-        ", ".join(shown) or "nothing that the policy lists",
-        f"one of {count} sets of measurements" + (" or a listed signer" if demands.signers else ""),
+        Step.CODE, ", ".join(found) or "no code that is listed", ", or ".join(expected) or "some"
     )
+
+
+def _nearest(claims: Claims, sets: tuple[Mapping[str, str], ...]) -> tuple[list[str], list[str]]:
+    """What differs from the set that comes nearest: found, expected."""
+    differing = [{n: v for n, v in wanted.items() if claims.measurement(n) != v} for wanted in sets]
+    if not differing:
+        return [], []
+    least = min(differing, key=len)
+    found = [f"{name} {claims.measurement(name)}" for name in least]
+    text = ", ".join(f"{name} {value}" for name, value in least.items())
+    return found, [f"{text} (the nearest of {len(sets)} sets)"]
 
 
 def _all_there(claims: Claims, wanted: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """A policy as a file (TOML) that the security engineer reads. Its signature lies beside it: policy_key.py.
 
-Whatever the reader does not know, it refuses: a word spelled wrong must not be a rule that is not there. There is
-no word for "debug". An empty set of measurements, which would admit any code, is no policy either.
+Whatever the reader does not know, it refuses: a word spelled wrong must not be a rule that is not there.
+There is no word for "debug". An empty set of measurements, which would admit any code, is no policy either.
 """
 
 from __future__ import annotations

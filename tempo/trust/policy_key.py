@@ -60,7 +60,7 @@ class PolicySigner(Hidden):
         return cls(Ed25519PrivateKey.from_private_bytes(load_key_file(path, cls.KIND, _KEY_BYTES)))
 
     def sign(self, policy: bytes) -> str:
-        """The signature file of a policy. Raises UsageError for what is none: it is read before it is signed."""
+        """The signature file. Raises UsageError for what is no policy: it is read before it is signed."""
         parse_policy(policy)
         signature = base64.b64encode(self._key.sign(_DOMAIN + policy)).decode()
         return f"{_SIGNATURE} {self.public.name} {signature}\n"
@@ -109,6 +109,6 @@ class PolicyKey:
                 signature = file.read(_MAX_SIGNATURE_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"{path} and its signature {signature_path(path).name} cannot be read: tempo attest sign makes it"
+                f"{path} and its signature {signature_path(path).name} cannot be read (tempo attest sign)"
             ) from error
         return self.open(policy, signature)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.utils import CryptographyDeprecationWarning
 
 from tempo.errors import UsageError
@@ -99,18 +100,32 @@ def _read(path: Path) -> bytes:
 
 
 def parse_certificates(raw: bytes) -> list[x509.Certificate]:
-    """PEM (several) or DER (one). Raises ValueError.
+    """PEM (several) or DER (one). Raises ValueError, and nothing else later: the library reads fields when
+    they are asked for, so they are all asked for here.
 
     AMD's VCEKs have the serial number 0, of which the library warns; it is AMD's choice and harms nobody. The
     lock is there because Python's filters of warnings belong to the whole process.
     """
-    with _PARSING, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Parsed a serial number", CryptographyDeprecationWarning)
-        if _PEM_LINE in raw:
-            return x509.load_pem_x509_certificates(raw)
-        return [x509.load_der_x509_certificate(raw)]
+    try:
+        with _PARSING, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Parsed a serial number", CryptographyDeprecationWarning)
+            pem = _PEM_LINE in raw
+            found = x509.load_pem_x509_certificates(raw) if pem else [x509.load_der_x509_certificate(raw)]
+            for each in found:
+                _ = (each.subject, each.issuer, each.extensions, each.signature_hash_algorithm)
+                _ = (each.not_valid_before_utc, each.not_valid_after_utc, each.public_key())
+    except (x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+        raise ValueError(str(error)) from error
+    except x509.UnsupportedGeneralNameType as error:
+        raise ValueError("a name of an unknown type") from error
+    return found
 
 
 def parse_crl(raw: bytes) -> x509.CertificateRevocationList:
     """PEM or DER. Raises ValueError."""
-    return x509.load_pem_x509_crl(raw) if _PEM_LINE in raw else x509.load_der_x509_crl(raw)
+    try:
+        found = x509.load_pem_x509_crl(raw) if _PEM_LINE in raw else x509.load_der_x509_crl(raw)
+        _ = (found.issuer, found.extensions, found.last_update_utc, found.next_update_utc)
+    except (x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+        raise ValueError(str(error)) from error
+    return found

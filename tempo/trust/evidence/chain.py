@@ -102,10 +102,7 @@ def _check_validity(certificate: x509.Certificate, now: datetime, step: str) -> 
 
 
 def _check_extensions(certificate: x509.Certificate, depth: int, step: str) -> None:
-    try:
-        extensions = certificate.extensions
-    except ValueError as error:
-        raise RefusedError(step, f"unreadable extensions of {_name(certificate)}", "X.509") from error
+    extensions = certificate.extensions
     for extension in extensions:
         if extension.critical and extension.oid not in _KNOWN:
             oid = extension.oid.dotted_string

@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -97,7 +96,7 @@ def key_name(public: bytes) -> str:
 def _key(der: bytes) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey, str]:
     try:
         key = serialization.load_der_public_key(der)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(Step.KEY, "no public key", "SubjectPublicKeyInfo in DER") from error
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < _MIN_RSA_BITS:
@@ -123,19 +122,12 @@ def _check_key(
         given = parse_certificates(raw) if raw else []
     except ValueError as error:
         raise RefusedError(Step.KEY, "what is no certificate", "X.509 in PEM") from error
-    leaves = [c for c in [*given, *collateral.certificates] if _certifies(c, key)]
+    leaves = [c for c in [*given, *collateral.certificates] if c.public_key() == key]
     if not leaves:
         raise RefusedError(Step.KEY, f"the attestation key {name}", "one that the policy names (keys)")
     pool = [*given, *collateral.certificates]
     chain = verify_chain(leaves[0], pool, anchors.of(Kind.TPM), collateral.crls, now, Step.KEY)
     return chain.root, chain.revocation
-
-
-def _certifies(certificate: x509.Certificate, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bool:
-    try:
-        return certificate.public_key() == key
-    except (UnsupportedAlgorithm, ValueError):
-        return False
 
 
 def _check_signature(

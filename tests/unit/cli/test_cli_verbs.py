@@ -14,6 +14,7 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
+    "attest": [],  # a group: tests/unit/cli/test_cli_attest.py
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--only", "--threads", "--budget", "--data-dir", "--recorded"),

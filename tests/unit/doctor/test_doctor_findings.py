@@ -151,6 +151,11 @@ def test_tee(tmp_path: Path) -> None:
     check(trust.tee(host), OK, "TDX")
     (tmp_path / "dev/tdx_guest").unlink()
     check(trust.tee(host), NOTE, "no guest device")
+    (tmp_path / "dev/tpmrm0").touch()
+    check(trust.tee(host), NOTE, "no guest device", "a TPM is there")
+    (tmp_path / "dev/sev-guest").touch()
+    check(trust.tee(host), OK, "SEV-SNP", "evidence of kind tpm", "tempo attest produce")
+    assert not any((tmp_path / "sys/kernel/config/tsm/report").iterdir())
 
 
 def test_clock() -> None:
