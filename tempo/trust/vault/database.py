@@ -137,10 +137,9 @@ class Database(Hidden):
 
     def events(self, after: int) -> list[tuple[int, bytes]]:
         """Entries that the log has not got, by their change, oldest first: all changes since `after`."""
-        with self._errors():
-            with self._reading():
-                rows = self._db.execute("SELECT change, line, mac FROM events ORDER BY change").fetchall()
-                newest = self.newest()
+        with self._errors(), self._reading():
+            rows = self._db.execute("SELECT change, line, mac FROM events ORDER BY change").fetchall()
+            newest = self.newest()
         found = []
         for change, line, mac in rows:
             if not hmac.compare_digest(mac, self._event_mac(change, line)):

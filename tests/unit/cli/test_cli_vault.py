@@ -39,7 +39,7 @@ def test_the_options_are_frozen():
     assert not any("passphrase" in o and "file" not in o for options in found.values() for o in options)
 
 
-@pytest.fixture()
+@pytest.fixture
 def home(tmp_path, monkeypatch):
     """An owner's folder, with a cheap Argon2id: its cost is tested with the root key."""
     monkeypatch.setattr(root, "COST", root._Cost(iterations=1, lanes=1, memory_kib=8192))
