@@ -6,7 +6,7 @@ Which rows go where (X: rows of the forward operand, dY: of the arriving gradien
     sent in forward, dY lost a few       the same, with decoys for the rows that are zero
     sent in forward, dY lost many        X and dY sealed again under fresh keys, on what remains
     not sent in forward (zero in X)      dX alone, under a fresh key; their dW is zero
-    too few of a group, or no worker     in the master
+    too few of a group, or no worker     in the master, as all rows do where too many repeat
 
 A decoy is a random row in the place of a zero one, which would give the basis of its block away. What
 it adds to dW is known and taken off here; its row of dX is dropped.
@@ -32,7 +32,8 @@ from tempo.lowering.base import Lowering
 from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
-from tempo.secrecy.rows import Selection, largest, row_norms, row_norms_and_sums, rows_of, unfit
+from tempo.secrecy.repeats import Survey, gradients
+from tempo.secrecy.rows import Selection, largest, rms, row_norms, row_norms_and_sums, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
 from tempo.weight_gradient import WeightGradient
@@ -65,22 +66,22 @@ class Backward:
         self._lowering = lowering
         self._x, self._w = x, w
         self._want_x, self._want_w = want_x, want_w
-        self._centre = ticket.centre
         self._ticket = ticket
         self._kept, ticket.kept = ticket.kept, []
         self._second, ticket.used = ticket.used, True
         sums = None
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
-            if want_w and self._centre is not None:
+            self._cover = ticket.cover
+            if want_w and self._cover.centre is not None and not engine.looks_for_repeats:
                 self._norms_dy, sums = row_norms_and_sums(self._dy_GRN)
+                self._seen = None
             else:
-                self._norms_dy = row_norms(self._dy_GRN)
-        groups, rows, _ = self._dy_GRN.shape
-        shape = lowering.shape
-        empty = self._desk.pool.empty
-        self._dx_GRK = empty((groups, rows, shape.k), dy.dtype) if want_x else None
-        self._dw = WeightGradient(self._desk, self._dy_GRN, sums, self._centre, shape.k)
+                self._norms_dy, self._seen = engine.survey(self._dy_GRN)
+        k = lowering.shape.k
+        shape = (*self._norms_dy.shape, k)
+        self._dx_GRK = self._desk.pool.empty(shape, dy.dtype) if want_x else None
+        self._dw = WeightGradient(self._desk, self._dy_GRN, sums, self._cover, k)
         #: dY with decoys, and where they are.
         self._dy_sent_GRN = self._dy_GRN
         self._decoy_GR: Tensor | None = None
@@ -104,6 +105,8 @@ class Backward:
         if weight is None or reason:
             self._at_home(everything, want_x=self._want_x, want_w=self._want_w)
             return []
+        if self._seen and self._engine.repeats(self._lowering, self._dy_GRN.dtype, self._seen):
+            return self._distinct_at_home(self._seen)
         live = self._rows_to_send(self._norms_dy)
         if self._dx_GRK is not None and not live.all():
             self._dx_GRK.zero_()
@@ -130,6 +133,15 @@ class Backward:
             if self._want_w and self._want_x:
                 self._engine.count_product()  # the second product of the same dY
         return pieces + self._plan_rest(rest, weight, counted=shifted and self._want_x)
+
+    def _distinct_at_home(self, seen: Survey) -> list[GradientPiece]:
+        desk, dx = self._desk, self._dx_GRK
+        desk.stats.add("repeated_dy")
+        of_x = None if dx is None else (self._w_GNK, dx)
+        of_w = (self._x_GRK, self._dw.local) if self._want_w else None
+        with desk.stats.timed("local"):
+            gradients(self._dy_GRN, seen, of_x=of_x, of_w=of_w)
+        return []
 
     def _key_shifted(self, kept: KeptRows, weight: SealedWeight) -> GradientPiece:
         for_x, want_w, place = weight if self._want_x else None, self._want_w, (kept.where, kept.lane)
@@ -166,7 +178,7 @@ class Backward:
     @cached_property
     def _new_weight(self) -> SealedWeight:
         """W' under keys of this backward pass alone."""
-        return self._engine.fresh_weight(self._w_GNK, self._ticket.form_x.dtype)
+        return self._engine.fresh_weight(self._w_GNK, self._ticket.form_x.dtype, self._ticket.weight)
 
     def _fresh_dx(self, rows_GR: Tensor, weight: SealedWeight) -> list[GradientPiece]:
         """dX of these rows under fresh row keys; groups with too few rows are computed here."""
@@ -220,7 +232,7 @@ class Backward:
             elif what == "w":
                 self._add_dw(piece, outcome.value)
             elif self._dx_GRK is not None:
-                piece.open_dx(outcome.value, self._dx_GRK)
+                piece.open_dx(outcome.value, self._dx_GRK, self._dy_sent_GRN)
                 for g, index in self._decoys(piece.where):
                     self._dx_GRK[g, index] = 0
         if not failed:
@@ -240,12 +252,13 @@ class Backward:
     def _sealed(self, pieces: list[GradientPiece], checks: Checks) -> Iterator[tuple[int, list[Job]]]:
         for piece in pieces:
             x = self._x_GRK if piece.want_w and not piece.shifted else None
-            yield piece.lane, piece.seal(x, self._centre, self._dy_sent_GRN, checks)
+            yield piece.lane, piece.seal(x, self._cover, self._dy_sent_GRN, checks)
 
     def _add_dw(self, piece: GradientPiece, dw_sealed: Tensor) -> None:
-        self._dw.add(piece.key, piece.where, dw_sealed)
+        self._dw.add(piece, dw_sealed, self._dy_sent_GRN)
+        centre = self._cover.centre
         for g, index in self._decoys(piece.where):
-            x = self._x_GRK[g, index] if self._centre is None else self._x_GRK[g, index] - self._centre[g]
+            x = self._x_GRK[g, index] if centre is None else self._x_GRK[g, index] - centre[g]
             self._dw.local[g].addmm_(self._dy_sent_GRN[g, index].mT, x, alpha=-1)
 
     def _add_decoys(self, lost_GR: Tensor) -> None:
@@ -260,7 +273,7 @@ class Backward:
         n = self._dy_GRN.shape[2]
         for g, index in rows_of(lost_GR):
             # A group without any dY takes the size of the others.
-            size = max(_rms(self._norms_dy[g]), 1e-3 * _rms(self._norms_dy)) / n**0.5
+            size = max(rms(self._norms_dy[g]), 1e-3 * rms(self._norms_dy)) / n**0.5
             self._dy_sent_GRN[g, index] = (size * stream.gaussian(len(index), n)).to(self._dy_GRN.dtype)
 
     def _decoys(self, where: Selection) -> Iterator[tuple[int, Tensor]]:
@@ -285,7 +298,3 @@ class Backward:
                 None if self._dx_GRK is None else self._lowering.raise_dx(self._dx_GRK),
                 None if dw is None else self._lowering.raise_dw(dw),
             )
-
-
-def _rms(norms: Tensor) -> float:
-    return float(norms.square().mean().sqrt())

@@ -29,8 +29,11 @@ from tempo.fleet import Done, Failed, Fleet, Task
 from tempo.integrity import Checks
 from tempo.lowering.base import Lowering
 from tempo.ops import Job, Unverified
+from tempo.products import Products, Receipt
+from tempo.secrecy.cover import Aside, Cover, draw_cover
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
+from tempo.secrecy.repeats import Survey, repeated, survey
 from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
@@ -42,15 +45,15 @@ WINDOW = 4
 
 @final
 @dataclass(slots=True, eq=False, repr=False)
-class Ticket:
-    """What backward needs of a forward pass. Holds no operand; dies with the graph, and with it what
-    workers keep for it."""
+class Ticket(Receipt):
+    """What backward needs of a forward pass."""
 
     weight: SealedWeight | None = None
     kept: list[KeptRows] = field(default_factory=list)
     #: Rows the master computed because too few of their group were left to send.
     home: Selection | None = None
-    centre: Tensor | None = None
+    #: What was added to X, and taken off.
+    cover: Cover = field(default_factory=lambda: Cover(None, 0, None, ()))
     #: In which numbers the rows of X were sent.
     form_x: Form = field(default_factory=lambda: Form(torch.float32))
     #: Largest row norms of X and W.
@@ -58,13 +61,11 @@ class Ticket:
     largest_w: float = 0.0
     #: A backward pass has begun.
     used: bool = False
-    #: Why nothing was sent, or None.
-    reason: str | None = None
 
 
 @final
-class Engine:
-    """Runs lowered products and their gradients on a fleet."""
+class Engine(Products[Ticket]):
+    """Runs lowered products and their gradients on one fleet, in secret bases."""
 
     def __init__(
         self, desk: Desk, fleet: Fleet, weights: Weights, *, key_shift: bool, local_fallback: bool
@@ -75,19 +76,17 @@ class Engine:
         self.key_shift = key_shift
         self._local_fallback = local_fallback
 
-    def forward(self, lowering: Lowering, x: Tensor, w: Tensor, *, train_w: bool) -> tuple[Tensor, Ticket]:
-        """y of the layer, without bias, and the ticket for its gradients.
-
-        train_w: dW will be wanted. Raises NoWorkersLeft where the master may not compute.
-        """
+    def forward(
+        self, lowering: Lowering, x: Tensor, w: Tensor, *, train_w: bool, public: bool = False
+    ) -> tuple[Tensor, Ticket]:
         stats = self.desk.stats
         with stats.timed("lower"):
             x_GRK, w_GNK = lowering.lower_x(x), lowering.lower_w(w)
-            norms_x = row_norms(x_GRK)
+            norms_x, seen = self.survey(x_GRK)
             largest_x, largest_w = largest(norms_x), largest(row_norms(w_GNK))
         y_GRN = self.desk.pool.empty((*x_GRK.shape[:2], w_GNK.shape[1]), x_GRK.dtype)
         reason = unfit(largest_x, largest_w, dtype=x.dtype) or (
-            "all weights are zero" if largest_w == 0 else None
+            "all weights are zero" if largest_w == 0 else self.repeats(lowering, x.dtype, seen)
         )
         if reason:
             home, ticket = Selection.everything(*norms_x.shape), Ticket(reason=reason)
@@ -112,8 +111,7 @@ class Engine:
         want_x: bool,
         want_w: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """(dx, dw) of the layer, None where not wanted. Takes the ticket's kept operands: a second
-        backward of the same graph seals under fresh keys."""
+        # Takes the ticket's kept operands: a second backward of the same graph seals under fresh keys.
         step = Backward(self, ticket, lowering, x, w, dy, want_x=want_x, want_w=want_w)
         pieces = step.plan()
         while pieces:
@@ -139,16 +137,17 @@ class Engine:
         keep = train_w and self.key_shift
         shards, home = self.shards(lowering, where, dw=keep)
         form = self.form(lowering, norms_x, where, x_GRK.dtype)
-        weight = self.weight(lowering, w, w_GNK, form.dtype)
+        weight = self.weight(lowering, w, w_GNK, form.dtype, len(shards))
         ticket = Ticket(weight, form_x=form)
-        if desk.scheme.blurs_rows:
-            ticket.centre = draw_centre(desk.key, self.label(), x_GRK, where)
+        ticket.cover = cover = self.cover(x_GRK, where)
         if shards:
             self.count_product("x")
-        pieces = [ForwardPiece(desk, weight, w, lane, ticket.centre, form, keep=keep) for lane, w in shards]
+        with desk.stats.timed("aside"):
+            aside = Aside(cover, weight.key, weight.taken, x_GRK, w_GNK)
+        pieces = [ForwardPiece(desk, weight, w, lane, cover, aside, form, keep=keep) for lane, w in shards]
         checks = desk.verifier.begin()
         sealed = ((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces)
-        share = None if ticket.centre is None else torch.bmm(ticket.centre, w_GNK.mT)
+        share = None if cover.centre is None else torch.bmm(cover.centre, w_GNK.mT)
         with closing(self.exchange(sealed, checks)) as outcomes:
             for piece, (outcome,) in zip(pieces, outcomes, strict=True):
                 if isinstance(outcome, Failed):
@@ -223,17 +222,53 @@ class Engine:
         shards, home = where.shards(shares.weights, scheme.smallest, shares.grain)
         return [(shares.lanes[position], shard) for position, shard in shards.items()], home
 
-    def weight(self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
+    @property
+    def looks_for_repeats(self) -> bool:
+        return self.desk.scheme.hardening.repeats < 1.0
+
+    def survey(self, t_GRF: Tensor) -> tuple[Tensor, Survey | None]:
+        """Norms of the rows (G, R) and, where somebody looks for rows that repeat, what tells them."""
+        if not self.looks_for_repeats:
+            return row_norms(t_GRF), None
+        with self.desk.stats.timed("repeats"):
+            seen = survey(t_GRF, self.desk.key.stream(("repeats", *self.label())))
+        return seen.norms_GR, seen
+
+    def repeats(self, lowering: Lowering, dtype: torch.dtype, seen: Survey | None) -> str | None:
+        """Why rows that repeat keep an operand here, or None."""
+        if seen is None:
+            return None
+        most = self.desk.scheme.hardening.repeats
+        with self.desk.stats.timed("repeats"):
+            share = repeated(seen, self.rows_to_send(lowering, seen.norms_GR, dtype).mask())
+        return None if share <= most else f"more than {100 * most:g} % of the rows repeat"
+
+    def cover(self, x_GRK: Tensor, where: Selection) -> Cover:
+        """What the rows `where` of X are covered with."""
+        desk = self.desk
+        if not desk.scheme.blurs_rows:
+            return Cover(None, 0, None, ())
+        centre = draw_centre(desk.key, self.label(), x_GRK, where)
+        with desk.stats.timed("aside"):
+            cover = draw_cover(desk.scheme.hardening, x_GRK, where, centre)
+        desk.stats.add("filled", cover.filled)
+        desk.stats.add("unfilled", cover.unfilled)
+        return cover
+
+    def weight(
+        self, lowering: Lowering, w: Tensor, w_GNK: Tensor, sent: torch.dtype, uses: int
+    ) -> SealedWeight:
         with self.desk.stats.timed("encode"):
-            weight, fresh = self._weights.of(w, lowering, w_GNK, sent)
+            weight, fresh = self._weights.of(w, lowering, w_GNK, sent, uses)
         if fresh:
             self.desk.stats.add("encoded_w")
         return weight
 
-    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype) -> SealedWeight:
-        """W' under keys that nothing else shares."""
+    def fresh_weight(self, w_GNK: Tensor, sent: torch.dtype, like: SealedWeight | None) -> SealedWeight:
+        """W' under keys that nothing else shares. like: an earlier W' of the same W."""
+        taken = None if like is None else like.taken
         with self.desk.stats.timed("encode"):
-            weight = self._weights.seal(w_GNK, sent)
+            weight = self._weights.seal(w_GNK, sent, None if taken is None else taken.subspace)
         self.desk.stats.add("encoded_w")
         return weight
 

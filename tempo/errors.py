@@ -15,6 +15,8 @@
         ├── NoWorkersLeft         3  nobody is left to ask, and the master may not compute
         └── DataError             3  a data set could not be had or is not what it claims
 
+PublicWeightsWarning, a UserWarning, is no error: weights that are public under a scheme that they weaken.
+
 A message says what was wrong, what was expected and what to do.
 """
 
@@ -38,6 +40,10 @@ class UnsupportedError(UsageError):
         super().__init__(f"{what}. Instead: {instead}.")
         self.what = what
         self.instead = instead
+
+
+class PublicWeightsWarning(UserWarning):
+    """Weights were declared public, and the scheme in use leaks by them."""
 
 
 class KeySpentError(TempoError):

@@ -1,4 +1,4 @@
-"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, sections 3 to 5.
+"""How far a result of Tempo may lie from plain PyTorch's. Derived in docs/numerics.md, sections 3 to 5, 7.
 
 The check of a reply has its own tolerance (tempo/integrity/tolerance.py): it judges a worker on the
 operands as sent. Here it is the master's own round trip that is judged, by tests and by the demo.
@@ -11,6 +11,7 @@ from math import log, log2, sqrt
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from tempo.integrity.tolerance import BF16_UNIT, DEVIATIONS, UNIT_ROUNDOFF, rounding
 from tempo.kernels import Axis
@@ -123,6 +124,34 @@ def _steps(rows: Axis, features: Axis, additions: Callable[[float], float]) -> t
                 largest *= float(m.scale.abs().max())
                 mean *= float(m.scale.square().mean().sqrt())
     return steps, largest, mean
+
+
+def fixed_error(inner: int, left: Tensor, right: Tensor) -> Tensor:
+    """Largest |error| of an entry of an integer product of one group, (G,), before it is unscaled: by Cauchy
+    and Schwarz over roundings of 1/2 (docs/numerics.md, section 7). inner: length of the axis summed over.
+    left, right: norms (G,) of the integers along it."""
+    return (left + right + sqrt(inner) / 2) * (sqrt(inner) / 2)
+
+
+def fixed_unit(inner: int) -> float:
+    """Largest rounding of an entry in fixed point, relative to the root mean square of the largest row (or
+    column, where rows are added up) of its operand. inner: the longest of K, N and the rows of a piece.
+
+    That row has norm 2^17.7 at least as an integer (docs/numerics.md, section 7), or a column 2^18.2."""
+    return float(sqrt(inner) * 2.0**-18.7)
+
+
+def fixed_loss_tolerance(plain: Sequence[float], rounded: Sequence[float], inner: int) -> list[float]:
+    """`loss_tolerance` for scheme shares, by the yardstick of bfloat16: rounded is the same training under
+    torch.autocast, whose operands are rounded so much more coarsely.
+
+        allowed_t = ROUNDED_GROWTH (unit / bfloat16's) max_{s <= t} |plain_s - rounded_s| + GROWTH u |plain_t|
+    """
+    finer, worst, allowed = fixed_unit(inner) / BF16_UNIT, 0.0, []
+    for a, b in zip(plain, rounded, strict=True):
+        worst = max(worst, abs(a - b))
+        allowed.append(ROUNDED_GROWTH * worst * finer + GROWTH * UNIT_ROUNDOFF[torch.float32] * abs(a))
+    return allowed
 
 
 def loss_tolerance(

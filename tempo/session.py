@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, final
+from typing import Any, Final, NoReturn, Self, TypeVar, final
 
 from torch import nn
 
 from tempo import __version__
 from tempo.checkpoint import Checkpoints, Resumed
 from tempo.config import Config
-from tempo.engine import Engine
+from tempo.config_file import read_config
 from tempo.errors import UsageError
-from tempo.fleet import Event, EventKind, Fleet, TlsFiles, WorkerSpec, workers_from
-from tempo.integrity import Verifier
+from tempo.fleet import TlsFiles, WorkerSpec, workers_from
+from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.offload import Offload
-from tempo.nn.placement import Account, Always, Never, Places, Rules
+from tempo.nn.placement import Account
 from tempo.nn.protect import protect, unprotect
+from tempo.parts import Workers, parts_from
 from tempo.plan.auto import Auto
-from tempo.plan.calibrate import calibrate
 from tempo.plan.machine import Machine
 from tempo.report import Report
-from tempo.secrecy.form import EVEN
-from tempo.secrecy.keys import SessionKey
-from tempo.secrecy.pieces import Desk
-from tempo.secrecy.weights import Weights
+from tempo.report.alarm import sound
+from tempo.report.journal import Journal
+from tempo.report.metrics import exposition
+from tempo.report.notes import session_notes, with_visible
+from tempo.secrecy.scheme import SHARES
+from tempo.sharing import Owners
 from tempo.stats import Stats
 from tempo.trace import Trace, ready_to_save
 from tempo.trust.ledger import Ledger, SessionLog
 from tempo.trust.sealed import DataKey, OwnerKey, Recipient
 from tempo.truth import UnsafeTruth
 
-#: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
-_EVENTS = 10_000
+_WORKERS: Final = "local:2"
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -52,7 +51,9 @@ class Session:
             ...  # the user's own loop
 
     workers: "local:N" (spawned processes), a torch device ("cpu", "cuda:0"), "host:port" of a
-    `tempo worker`, or a list of these. tls: the master's certificate files, for remote workers.
+    `tempo worker`, or a list of these. For scheme "shares" these by owner, three of them, or two where all
+    weights that are sent are public: {"alpha": ["a:7443"], "beta": ["b:7443"], "gamma": ["c:7443"]}.
+    tls: the master's certificate files, for remote workers.
     config: settings as a `Config`; single ones may be given by keyword (scheme="mixing").
     ledger: an open audit log, which gets the session, its settings and every integrity event.
     unsafe_truth: a folder that every plain operand and basis is written to, for scoring attacks.
@@ -61,7 +62,7 @@ class Session:
 
     def __init__(
         self,
-        workers: WorkerSpec = "local:2",
+        workers: Workers = _WORKERS,
         *,
         tls: TlsFiles | None = None,
         config: Config | None = None,
@@ -72,39 +73,37 @@ class Session:
         self._config = config = (config or Config()).with_options(**options)
         self._stats = Stats()
         self._account = Account()
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._caught: set[str] = set()
-        self._closed = False
-        self._tracing = False
-        ids = itertools.count(1)
-        key = SessionKey()
-        scheme = config.make_scheme()
+        self._journal = Journal(self._stats, None)
+        self._public: set[str] = set()
+        self._closed = self._tracing = False
         self._tls = tls
-        first = workers_from(workers, tls=tls)
-        self._workers = len(first)  # that were ever named, so that names stay unique
-        self._fleet = Fleet(first, config.fleet, self._note)
-        self._log: SessionLog | None = None
+        self._truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
+        parts = parts_from(config, workers, tls, self._journal.note, self._stats, self._truth)
+        self._fleet, self._weights = parts.fleet, parts.weights
+        self._auto, self._verifier = parts.auto, parts.verifier
+        names = list(self._fleet.stats.jobs)
+        self._workers = len(names)  # that were ever named, so that names stay unique
+        log: SessionLog | None = None
         if ledger is not None:
             try:
-                self._log = SessionLog(ledger, __version__, config.chosen(), [w.name for w in first])
+                log = SessionLog(ledger, __version__, config.chosen(), names)
             except BaseException:
                 self._fleet.close()
                 raise
-        self._checkpoints = Checkpoints(self._stats, self._fleet, self._log)
-        release = self._fleet.release
-        labels = itertools.count(1)
-        verifier = Verifier(key, config.probes)
-        self._truth = truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
-        desk = Desk(key, scheme, verifier, self._stats, ids, labels, release, config.precision, truth)
-        self._weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, truth)
-        engine = Engine(
-            desk, self._fleet, self._weights, key_shift=config.key_shift, local_fallback=config.local_fallback
-        )
-        rules = Rules(config.min_size, config.offload_attention)
-        self._auto = Auto(lambda: calibrate(self._fleet, config, ids), config)
-        named = {"always": Always(), "never": Never(), "auto": self._auto}
-        places = Places(config.placement, named)
-        self._interceptor = Interceptor(Offload(engine, rules, self._account, places))
+            self._journal.attach(log)
+        self._checkpoints = Checkpoints(self._stats, self._fleet, log)
+        self._journal.opened(__version__, config.scheme, len(names))
+        self._interceptor = Interceptor(Offload(parts.engine, parts.rules, self._account, parts.places))
+
+    @classmethod
+    def from_file(cls, path: str | Path = "tempo.toml", **options: Any) -> Self:
+        """A session as a file says (tempo/config_file.py), single settings replaced by keyword.
+
+        Raises OutsideError for a file that cannot be read, UsageError for what is wrong in it.
+        """
+        file = read_config(path)
+        workers = _WORKERS if file.workers is None else file.workers
+        return cls(workers, tls=file.tls, config=file.config, **options)
 
     def protect(
         self,
@@ -113,6 +112,8 @@ class Session:
         keep: Iterable[str] = (),
         unsafe_offload: Iterable[str] = (),
         place: Mapping[str, str] | None = None,
+        public: Iterable[str] = (),
+        require: Iterable[str] | None = None,
     ) -> M:
         """The same module, whose linear layers now run on the workers. No parameter is replaced.
 
@@ -121,6 +122,11 @@ class Session:
         place: names or patterns of modules, and for each "auto", "always" or "never", instead of the
         setting `placement`; the last one that matches counts. With "auto" anywhere the session first
         measures the machine, for some seconds.
+        public: names or patterns of modules whose weights, with all they hold, are public knowledge (the
+        frozen base of a fine-tuned model). Scheme "shares" sends them in the clear; what is trained, or was
+        written to since, counts as secret again. Schemes that leak by that warn (PublicWeightsWarning).
+        require: codes of what may be visible to workers (`tempo.secrecy.visible.CODES`); a layer that shows
+        more is refused.
         Raises UnsupportedError (what, and what to do instead) before anything is changed.
         """
         if self._closed:
@@ -128,10 +134,22 @@ class Session:
         if self._truth is not None:
             self._truth.learn(model)
         place = {} if place is None else place
-        protect(model, self._interceptor, keep=keep, unsafe_offload=unsafe_offload, place=place)
-        if "auto" in (self._config.placement, *place.values()):
+        named = place.values() if isinstance(place, Mapping) else ()  # which protect refuses
+        auto = "auto" in (self._config.placement, *named)
+        if auto:
+            self._planned()
+        self._public |= protect(
+            model,
+            self._interceptor,
+            keep=keep,
+            unsafe_offload=unsafe_offload,
+            place=place,
+            public=public,
+            consent=Consent(self._config, require),
+        )
+        if auto:
             try:
-                self._auto.prepare()
+                self._planned().prepare()
             except BaseException:
                 unprotect(model)
                 raise
@@ -150,14 +168,28 @@ class Session:
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
-        return self._auto.prepare(machine)
+        return self._planned().prepare(machine)
 
-    def add_workers(self, workers: WorkerSpec) -> list[str]:
-        """Workers join while training runs; their names. Rows go to them from the next operation on."""
+    def _planned(self) -> Auto:
+        if self._auto is None:
+            raise UsageError(f"no plan covers scheme {SHARES!r} yet: place by 'always' and 'never'")
+        return self._auto
+
+    def add_workers(self, workers: WorkerSpec, *, owner: str | None = None) -> list[str]:
+        """Workers join while training runs; their names. Rows go to them from the next operation on.
+        owner: one of those named at first, for scheme "shares", and for that alone."""
+        fleet = self._fleet
+        if isinstance(fleet, Owners):
+            fleet.claim(owner, workers)
+        elif owner is not None:
+            raise UsageError(f"workers have owners under scheme {SHARES!r} alone")
         joined = workers_from(workers, tls=self._tls, first=self._workers)
         self._workers += len(joined)
         for worker in joined:
-            self._fleet.add(worker)
+            if isinstance(fleet, Owners):
+                fleet.add(owner or "", worker)
+            else:
+                fleet.add(worker)
         return [worker.name for worker in joined]
 
     def remove_worker(self, name: str) -> None:
@@ -167,11 +199,10 @@ class Session:
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
         stats, fleet = self._stats, self._fleet.stats
-        events = list(self._events)
         return Report(
             scheme=self._config.scheme,
             key_shift=self._config.key_shift,
-            rows=self._account.rows(),
+            rows=with_visible(self._account.rows(), self._config, self._public),
             encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
             encodings_without_key_shift=2 * stats.count("products"),
             bytes_sent=fleet.bytes_sent,
@@ -180,10 +211,13 @@ class Session:
             checks_failed=stats.count("checks_failed"),
             retries=fleet.retries,
             local_fallbacks=stats.count("local_fallbacks"),
-            quarantined=sorted(self._caught),
+            quarantined=self._journal.caught,
             seconds=stats.seconds,
-            events=events,
-            notes=_notes(self._config, stats, truth=self._truth is not None),
+            events=self._journal.events,
+            notes=session_notes(
+                self._config, stats, self._fleet, public=self._public, truth=self._truth is not None
+            ),
+            integrity=[] if self._verifier is None else self._verifier.guarantees(self._config.miss),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -198,6 +232,7 @@ class Session:
         written: then the older one is still there.
         """
         self._checkpoints.write(Path(path), key, step, parts)
+        self._journal.checkpoint("checkpoint_written", Path(path).name, step)
 
     def resume(self, path: str | Path, key: DataKey | OwnerKey, **parts: Any) -> Resumed | None:
         """Put back what `checkpoint` wrote, and say at which step that was; None where there is no file yet.
@@ -205,7 +240,14 @@ class Session:
         With an audit log, a file older than the newest that the log knows is refused. Raises TamperedError,
         UsageError for another key or other parts, and then nothing was changed.
         """
-        return self._checkpoints.resume(Path(path), key, parts)
+        found = self._checkpoints.resume(Path(path), key, parts)
+        if found is not None:
+            self._journal.checkpoint("checkpoint_resumed", Path(path).name, found.step)
+        return found
+
+    def metrics(self) -> str:
+        """Counters of this session in the text format that Prometheus reads: docs/operations.md."""
+        return exposition(self._stats.counts, self._stats.seconds, self._fleet.stats, self._fleet.width)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[Trace]:
@@ -228,30 +270,19 @@ class Session:
             self._tracing = False
             trace.save(path)
 
-    def _note(self, event: Event) -> None:
-        self._events.append(event)
-        if event.kind in (EventKind.CHECK_FAILED, EventKind.PROTOCOL):
-            self._caught.add(event.worker)
-        if self._log is not None:
-            self._log.event(event)
-
     def close(self) -> None:
-        """Stop the workers. Protected models stay usable only after `unprotect`."""
+        """Stop the workers. Protected models stay usable only after `unprotect`. Where a reply was false or
+        a worker broke the protocol, standard error says so in red, and what to do."""
         if not self._closed:
             self._closed = True
             self._weights.clear()
             self._fleet.close()
-            if self._log is not None:
-                report = self.report()
-                names = (
-                    "checks",
-                    "checks_failed",
-                    "retries",
-                    "local_fallbacks",
-                    "bytes_sent",
-                    "bytes_received",
-                )
-                self._log.close({name: getattr(report, name) for name in names})
+            report = self.report()
+            names = ("checks", "checks_failed", "retries", "local_fallbacks", "bytes_sent", "bytes_received")
+            try:
+                self._journal.closed({name: getattr(report, name) for name in names})
+            finally:
+                sound(report)
 
     def __enter__(self) -> Self:
         return self
@@ -266,25 +297,3 @@ class Session:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a session holds keys and is not pickled or copied")
-
-
-def _notes(config: Config, stats: Stats, *, truth: bool) -> list[str]:
-    notes = {
-        "monomial": "scheme monomial is the paper's mask; several attacks undo it. Use mixing for secrets",
-        "unsafe_none": "scheme unsafe_none hides nothing",
-        "mixing": "mixing is a heuristic: see docs/secrecy.md for what is measured and what leaks",
-    }
-    out = [notes[config.scheme]]
-    if truth:
-        out.append("unsafe_truth: every plain operand and every basis was written to disk")
-    if config.placement == "auto":
-        out.append("placement auto rests on timings: another run may place and round differently")
-    if config.scheme == "mixing" and config.key_shift:
-        out.append("with key shift a worker can recognise a batch or a model it already knows")
-    if not config.precision.full:
-        full, rounded = stats.count("sent_full"), stats.count("sent_rounded")
-        out.append(
-            f"wire {config.wire}, arithmetic {config.arithmetic}: {full} of {full + rounded} X and dY were "
-            f"kept in float32 all the same (rows that differ by more than {EVEN:g} times, or F(4,3))"
-        )
-    return out

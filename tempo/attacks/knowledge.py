@@ -5,7 +5,7 @@ The architecture is public under every scheme (README, threat model 4), and so i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -71,3 +71,38 @@ class KnownPlaintext(Nothing):
     """Plain rows (T, F) of some operands, by the id that the transcript names them with."""
 
     operands: Mapping[int, Tensor] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnRuns(Nothing):
+    """The public scheme as a callable that draws fresh keys of the attacker's own at every call, and operands
+    of one layer on public data: as many sealed examples as the attacker cares to make.
+
+    seal_rows: X (R, K) to X'. seal_weight: W (N, K) to W'.
+    rows: (E, P, K), E public examples of P rows each (P is 1 for a linear layer on vectors, pixels for a 1x1
+    convolution). kinds: (E,) which kind an example is of, such as its class. weights: candidates (N, K) of
+    which one was run. picture: height and width, where a row is one.
+    """
+
+    seal_rows: Callable[[Tensor], Tensor] | None = None
+    seal_weight: Callable[[Tensor], Tensor] | None = None
+    rows: Tensor | None = None
+    kinds: Tensor | None = None
+    weights: tuple[Tensor, ...] = ()
+    picture: tuple[int, int] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicLayer(Nothing):
+    """One layer whose weight is public, or close to a public one, and rows that could enter it.
+
+    weight: W0 (N, K). rows: (S, K), such as the state of every token at every position, or public examples.
+    tokens: (S,) the token of each row, for language models. picture: height and width, where a row is one.
+    """
+
+    weight: Tensor | None = None
+    rows: Tensor | None = None
+    tokens: Tensor | None = None
+    picture: tuple[int, int] | None = None

@@ -1,6 +1,9 @@
 """What workers saw, as an attacker reads it: the recordings of `tempo worker --record`, and nothing else.
 
 Workers collude unless a scheme says otherwise, so the recordings of several may be read as one transcript.
+Under `shares` owners do not collude, and an operand is shown as the centred integer, float64, that the shares
+of one worker add up to; its reply too. Read the recordings of one owner only: others have the same ids.
+
 Operands are named by public ids: which products share an operand, and in which order they came, is known to
 whoever reads along.
 
@@ -16,9 +19,10 @@ from typing import Literal, final
 
 from torch import Tensor
 
+from tempo.attacks.ring import held, integers
 from tempo.errors import DataError, TempoError
 from tempo.ops import Op, spans
-from tempo.wire import Compute, Result
+from tempo.wire import Compute, Result, Ring
 from tempo.worker.recording import Record, read
 
 
@@ -169,12 +173,14 @@ def _frames(worker: str, records: Sequence[Record]) -> Iterator[Frame]:
 def _jobs(worker: str, records: Sequence[Record]) -> Iterator[Seen]:
     """Requests met with their results. Operands that were sent stay known: an attacker forgets nothing."""
     known: dict[int, Tensor] = {}
-    waiting: dict[tuple[str, int], tuple[Compute, float]] = {}
+    waiting: dict[tuple[str, int], tuple[Compute | Ring, float]] = {}
     # By the clock, since what one connection shipped another may refer to.
     for r in sorted(records, key=lambda each: each.seconds):
         message = r.message
-        if isinstance(message, Compute):
-            known.update(r.operands)
+        if isinstance(message, Compute | Ring):
+            shipped = r.operands
+            # Of shares, the most that one worker can make: the sum of those that it has.
+            known |= shipped if isinstance(message, Compute) else {i: held(t) for i, t in shipped.items()}
             waiting[r.connection, message.job] = message, r.seconds
         elif isinstance(message, Result) and (r.connection, message.job) in waiting:
             request, arrived = waiting.pop((r.connection, message.job))
@@ -184,10 +190,13 @@ def _jobs(worker: str, records: Sequence[Record]) -> Iterator[Seen]:
                 raise DataError(f"the recording of {worker} does not fit together: {error}") from error
 
 
-def _seen(worker: str, request: Compute, known: dict[int, Tensor], reply: Record, arrived: float) -> Seen:
+def _seen(
+    worker: str, request: Compute | Ring, known: dict[int, Tensor], reply: Record, arrived: float
+) -> Seen:
     for part in request.parts:
         if part.id not in known:
             raise DataError(f"operand {part.id} was never seen; record from the worker's start")
+    result = reply.result_of(request)
     return Seen(
         worker=worker,
         op=request.operation,
@@ -195,7 +204,7 @@ def _seen(worker: str, request: Compute, known: dict[int, Tensor], reply: Record
         right_id=request.right.id,
         left=known[request.left.id],
         right=known[request.right.id],
-        result=reply.result_of(request),
+        result=result if isinstance(request, Compute) else integers(result),
         rows=request.rows,
         seconds=(arrived, reply.seconds),
     )

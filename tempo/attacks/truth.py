@@ -14,15 +14,15 @@ from torch import Tensor
 
 from tempo.errors import DataError
 from tempo.ops import spans
-from tempo.secrecy.basis import Basis
+from tempo.secrecy.basis import Basis, identity
 from tempo.truth import SUFFIX, load
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Plain:
-    """One operand as it was before sealing: see tempo/truth.py. left, right: a basis for each group, none
-    where the scheme has none."""
+    """One operand as it was before sealing: see tempo/truth.py. left, right: a basis for each group; the
+    identity where the scheme has none, since then nothing was changed but split into shares."""
 
     kind: str
     weight: str
@@ -66,6 +66,10 @@ def _read(path: Path) -> Plain:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read: is the truth of another run?") from error
     rows = tuple(about["rows"])
+    if not left:
+        lengths = [plain.shape[1]] * len(plain) if about["kind"] == "w" else rows
+        left = tuple(identity(length) for length in lengths)
+        right = (identity(plain.shape[-1]),) * len(lengths)
     return Plain(about["kind"], about["weight"], about["lowering"], plain, rows, left, right)
 
 

@@ -36,6 +36,10 @@ def draw(result: Result, folder: Path) -> list[Path]:
             "Passes of the master in memory copies",
         )
         return [path]
+    if result.suite == "integrity":
+        from tempo.bench.curves import draw_curves
+
+        return draw_curves(result, folder)
     paths = [folder / f"bench-{result.suite}.png"]
     bars = [(_name(row), _seconds(row), str(row["mode"])) for row in result.rows if row["seconds"]]
     _bars(paths[0], bars, "seconds (whiskers: fastest, slowest)", "Seconds of a step")

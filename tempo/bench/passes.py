@@ -64,7 +64,7 @@ class Passes:
         self._key = SessionKey()
         self._scheme: Scheme = config.make_scheme()
         self._rows = (rows,) * groups
-        self._verifier = Verifier(self._key, config.probes)
+        self._verifier = Verifier(self._key, config.repetitions)
         self._numbers = count(1)
         self._features = FeatureKey(self._key, self._scheme, (0,), groups=groups, k=k, n=n)
         self._bases = self._row_key().bases()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tempo.bench.result import Result, Row
+from tempo.bench.result import CHAOS_FIELDS, Result, Row
 
 #: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
 _KERNELS = (
@@ -33,7 +33,11 @@ _CRYPTO = (
     *("system", "op", "shape", "mode", "scheme", "seconds", "bytes", "times_tempo", "recorded"),
     *("recorded_date", "recorded_machine"),
 )
-
+_INTEGRITY = (
+    *("op", "dtype", "tamper", "operands", "shape", "probes", "tolerances", "relative_size", "threshold"),
+    *("trials", "detected", "expected", "checks", "false_alarms", "row_checks", "products", "largest_ratio"),
+    *("accuracy", "loss", "loss_difference", "rounds"),
+)
 
 #: In a terminal.
 _SHORT = (
@@ -52,7 +56,8 @@ _TITLES = {
 
 
 def columns(suite: str) -> tuple[str, ...]:
-    return {"kernels": _KERNELS, "crypto": _CRYPTO}.get(suite, _STEPS)
+    fields = {"kernels": _KERNELS, "crypto": _CRYPTO, "chaos": CHAOS_FIELDS, "integrity": _INTEGRITY}
+    return fields.get(suite, _STEPS)
 
 
 def short_columns(suite: str) -> tuple[str, ...]:
@@ -60,8 +65,15 @@ def short_columns(suite: str) -> tuple[str, ...]:
     match suite:
         case "kernels":
             return ("scheme", "row_rounds", "pass", "lowering", "shape", "dtype", "seconds", "memcpy_ratio")
+        case "chaos":
+            return CHAOS_FIELDS
         case "crypto":
             return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
+        case "integrity":
+            return (
+                *("op", "dtype", "tamper", "tolerances", "relative_size", "trials", "detected", "checks"),
+                *("false_alarms", "accuracy"),
+            )
         case _:
             return _SHORT
 

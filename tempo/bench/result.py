@@ -46,6 +46,13 @@ STEP_FIELDS = (
     *("speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
     *("allowed_speedup", "allowed_share"),
 )
+#: Of suite chaos: one thing that must hold; measured <= allowed, or for least figures the other way.
+CHAOS_FIELDS = ("check", "passed", "measured", "allowed", "unit", "detail")
+INTEGRITY_FIELDS = (
+    *("op", "dtype", "tamper", "relative_size", "trials", "detected", "checks", "false_alarms"),
+    *("shape", "operands", "probes", "tolerances", "threshold", "expected", "row_checks", "products"),
+    *("largest_ratio", "accuracy", "loss", "loss_difference", "rounds"),
+)
 MODES = ("tee-only", "unprotected", "tempo")
 
 _FLAGS = re.compile(r"sse4_2|avx\w*|fma|f16c|amx\w*|asimd\w*|sve\w*|bf16")
@@ -64,6 +71,8 @@ class Result:
     skipped: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    #: Promises that were not kept.
+    broken: list[str] = field(default_factory=list)
 
     def add(self, **values: Any) -> Row:
         """One row. A field that was not measured is None; a field that there is none of is a fault."""

@@ -9,6 +9,7 @@ from typing import Any, final
 from tempo.checkpoint.checkpoint import Resumed, read, write
 from tempo.errors import TamperedError
 from tempo.fleet import Fleet, Standing
+from tempo.sharing import Owners
 from tempo.stats import Stats
 from tempo.trust.ledger import SessionLog
 from tempo.trust.sealed import DataKey, Expected, OwnerKey, Recipient
@@ -18,7 +19,7 @@ from tempo.trust.sealed import DataKey, Expected, OwnerKey, Recipient
 class Checkpoints:
     """See `Session.checkpoint` and `Session.resume`."""
 
-    def __init__(self, stats: Stats, fleet: Fleet, log: SessionLog | None) -> None:
+    def __init__(self, stats: Stats, fleet: Fleet | Owners, log: SessionLog | None) -> None:
         self._stats = stats
         self._fleet = fleet
         self._log = log

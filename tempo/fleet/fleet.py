@@ -27,10 +27,10 @@ from typing import Self, TypeVar, final
 
 from tempo.errors import UsageError
 from tempo.fleet.dispatch import Dispatch
+from tempo.fleet.round import Round
 from tempo.fleet.runner import Runner
-from tempo.fleet.settings import Event, FleetSettings, Standing, Stats, Watcher
+from tempo.fleet.settings import Event, EventKind, FleetSettings, Standing, Stats, Watcher
 from tempo.fleet.task import Done, Failed, Task
-from tempo.fleet.ticket import Ticket
 from tempo.fleet.worker import Worker
 from tempo.ops import AnyJob, Unverified
 
@@ -82,8 +82,7 @@ class Fleet:
         Closing the iterator before its end gives up what is under way. Not every caller exhausts
         it, so close it (contextlib.closing).
         """
-        if self._closed or os.getpid() != self._owner:
-            raise UsageError("this fleet is closed, or belongs to another process: make a new one")
+        self._require_open()
         if window is not None and window < 1:
             raise UsageError(f"window is the number of tasks under way, at least 1, not {window}")
         return self._stream(iter(tasks), accept, window)
@@ -91,6 +90,27 @@ class Fleet:
     def _stream(
         self, tasks: Iterator[Task[J]], accept: Callable[[J, Unverified], T], window: int | None
     ) -> Generator[Done[T] | Failed, None, None]:
+        run = self._round(accept)
+        try:
+            while True:
+                for task in tasks if window is None else islice(tasks, window - len(run)):
+                    run.place(task)
+                    del task  # operands of a finished job are not kept
+                if not len(run):
+                    return
+                outcome = run.collect()
+                yield outcome
+                del outcome
+        finally:
+            # Interrupted, closed, out of memory, or accept found a fault of ours: what is open is given up.
+            run.abandon()
+
+    def begin(self, accept: Callable[[J, Unverified], T]) -> Round[J, T]:
+        """A round whose tasks the caller places and collects itself."""
+        self._require_open()
+        return self._round(accept)
+
+    def _round(self, accept: Callable[[J, Unverified], T]) -> Round[J, T]:
         dispatch: Dispatch[J, T] = Dispatch(
             accept,
             usable=self._usable,
@@ -99,23 +119,11 @@ class Fleet:
             retried=self._count_retry,
             flush=self._flush,
         )
-        waiting: deque[tuple[Task[J], Ticket | Failed]] = deque()
-        try:
-            while True:
-                for task in tasks if window is None else islice(tasks, window - len(waiting)):
-                    waiting.append((task, dispatch.place(task)))
-                    del task  # operands of a finished job are not kept
-                if not waiting:
-                    return
-                outcome = dispatch.collect(*waiting.popleft())
-                yield outcome
-                del outcome
-        except BaseException:
-            # Interrupted, closed, out of memory, or accept found a fault of ours.
-            dispatch.abandon()
-            raise
-        finally:
-            self._flush()
+        return Round(dispatch, self._flush)
+
+    def _require_open(self) -> None:
+        if self._closed or os.getpid() != self._owner:
+            raise UsageError("this fleet is closed, or belongs to another process: make a new one")
 
     def _runner(self, worker: Worker) -> Runner:
         return Runner(worker, self._settings, self._events.append, self._span)
@@ -156,6 +164,15 @@ class Fleet:
         released = tuple(ids)
         for runner in self._runners:
             runner.release(released)
+
+    def accuse(self, name: str, detail: str) -> None:
+        """A reply of this worker was found false by a check that took several replies together: it is
+        quarantined, as where `accept` finds it out. detail: plain words of ours."""
+        for runner in self._runners:
+            if runner.name == name:
+                self._events.append(Event(EventKind.CHECK_FAILED, name, detail))
+                runner.quarantine()
+        self._flush()
 
     def holds(self, operand: int) -> bool:
         """Whether some worker is believed to hold this operand (it may have evicted it by now)."""

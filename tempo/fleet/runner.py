@@ -14,13 +14,13 @@ from typing import final
 
 from tempo.errors import ProtocolError, WorkerError, WorkerLost
 from tempo.fleet.holdings import Holdings
+from tempo.fleet.loss import comes_back, told
 from tempo.fleet.pace import Pace
 from tempo.fleet.pipe import Pipe
 from tempo.fleet.settings import Event, EventKind, FleetSettings, Standing, Watcher
 from tempo.fleet.ticket import NotTried, Ticket
 from tempo.fleet.worker import JobRefused, Worker
 from tempo.ops import Unverified
-from tempo.wire import DeadlinePassed
 
 _MOST_DOUBLINGS = 16
 #: Seconds without a job after which releases are sent all the same.
@@ -41,9 +41,10 @@ class Runner:
         self._settings = settings
         self._report = report
         self.holdings = Holdings()
-        self._lock = threading.Lock()  # guards the six below
+        self._lock = threading.Lock()  # guards the seven below
         self._gone = False  # for now, or for good
         self._attempt = 0  # to connect again
+        self._met = False  # it was connected once: it is the one that the owner named
         self._retry_at: float | None = None  # None: gone for good, or not gone
         self._stopped = False
         self._quarantined_until = 0.0
@@ -136,6 +137,8 @@ class Runner:
         except BaseException as error:
             self._mark_gone(error)
             self._leave_worker()
+        else:
+            self._met = True
         while True:
             ticket = self._next()
             if ticket is not None:
@@ -193,23 +196,28 @@ class Runner:
     def _rejoin(self) -> None:
         try:
             self.worker.connect()
-        except ProtocolError as error:
+        except BaseException as error:
+            if not isinstance(error, ProtocolError) or comes_back(error, met=self._met):
+                return self._still_away()
             self._retry_at = None
-            self._tell(EventKind.PROTOCOL, str(error))
-            self._tell(EventKind.QUARANTINED, "closed for good")
+            for kind, detail in told(error, met=self._met):
+                self._tell(kind, detail)
             self.worker.close()
-        except BaseException:  # still away: told once, when it was lost
-            self._attempt += 1
-            pause = self.worker.retry_s(self._attempt)
-            self._retry_at = None if pause is None else time.monotonic() + pause
-            self._leave_worker()
         else:
+            self._met = True
             with self._lock:
                 self._gone = False
                 self._retry_at = None
             self._pipe.reset()
             self.holdings.forget_released()
             self._tell(EventKind.REJOINED, "on probation; what it held counts as lost")
+
+    def _still_away(self) -> None:
+        """It was told once, when the worker was lost."""
+        self._attempt += 1
+        pause = self.worker.retry_s(self._attempt)
+        self._retry_at = None if pause is None else time.monotonic() + pause
+        self._leave_worker()
 
     def _leave_worker(self) -> None:
         if self._retry_at is None:
@@ -273,18 +281,10 @@ class Runner:
                 return
             self._gone = True
             self.holdings.lose()
-            pause = self.worker.retry_s(self._attempt) if isinstance(error, WorkerLost) else None
+            pause = self.worker.retry_s(self._attempt) if comes_back(error, met=self._met) else None
             self._retry_at = None if pause is None else time.monotonic() + pause
-        match error:
-            case DeadlinePassed():
-                self._tell(EventKind.DEADLINE, "it missed its deadline and is dropped")
-            case ProtocolError():
-                self._tell(EventKind.PROTOCOL, str(error))
-                self._tell(EventKind.QUARANTINED, "closed for good")
-            case WorkerError():
-                self._tell(EventKind.LOST, str(error))
-            case _:
-                self._tell(EventKind.LOST, f"it could not be reached ({type(error).__name__})")
+        for kind, detail in told(error, met=self._met):
+            self._tell(kind, detail)
 
     def _tell(self, kind: EventKind, detail: str) -> None:
         self._report(Event(kind, self.name, detail))

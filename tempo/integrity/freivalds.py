@@ -16,7 +16,9 @@ Axes: T rows of all groups, G groups, K, N features, P probes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import final
 
@@ -24,8 +26,10 @@ import torch
 from torch import Tensor
 
 from tempo.errors import IntegrityError, UsageError
+from tempo.integrity.guarantee import Guarantee, guarantee
 from tempo.integrity.proof import Proof, Witness, ask_grad_w, ask_rows, ask_witness, largest_norm
 from tempo.integrity.reading import Reading
+from tempo.integrity.tolerance import Tolerance
 from tempo.kernels import Sums, survey
 from tempo.ops import Arithmetic, Job, Op, Unverified
 from tempo.secrecy.keys import SessionKey
@@ -41,6 +45,9 @@ class Verifier:
         self._key = key
         self._probes = probes
         self._numbers = count()
+        self._lock = threading.Lock()
+        #: By operation and numbers: the longest inner and outer lengths that were checked.
+        self._longest: dict[tuple[Op, torch.dtype, torch.dtype, Arithmetic], tuple[int, int]] = {}
 
     def probe(self, width: int) -> Tensor:
         """(width, P), from a stream of its own: threads may ask at once, and none ever runs dry."""
@@ -55,6 +62,24 @@ class Verifier:
 
     def begin(self) -> Checks:
         return Checks(self)
+
+    def note(self, job: Job) -> None:
+        """A job is to be checked: `guarantees` will speak of its kind and lengths."""
+        kind = (job.op, job.left.dtype, job.right.dtype, job.arithmetic)
+        outer = job.result_shape[-1]
+        inner = max(job.rows) if job.op is Op.GRAD_W else job.left.shape[1]
+        with self._lock:
+            longest = self._longest.get(kind, (0, 0))
+            self._longest[kind] = (max(longest[0], inner), max(longest[1], outer))
+
+    def guarantees(self, miss: float) -> list[Guarantee]:
+        """What is found with probability 1 - miss, for every kind of job there was, at its longest."""
+        with self._lock:
+            kinds = sorted(self._longest.items(), key=str)
+        return [
+            guarantee(*kind, inner=inner, outer=outer, probes=self._probes, miss=miss)
+            for kind, (inner, outer) in kinds
+        ]
 
 
 @final
@@ -75,9 +100,7 @@ class Checks:
     def expect_all(self, jobs: Sequence[Job], witness: Witness | None = None) -> None:
         """The same for jobs with one left operand, which is read once for all of them. witness: for the one
         GRAD_W among them."""
-        reading, asked = _ask(self._verifier, jobs, witness)
-        reading.read()
-        self._proofs |= {job: proved() for job, proved in asked.items()}
+        self._proofs |= prove(self._verifier, jobs, witness)
 
     def expect_and_keep(self, job: Job) -> Witness:
         """Prepare the check of Y = X W^T, and take in the same reading of X what that of a later dW needs."""
@@ -101,6 +124,13 @@ class Checks:
             raise
 
 
+def prove(verifier: Verifier, jobs: Sequence[Job], witness: Witness | None = None) -> dict[Job, Proof]:
+    """Fresh probes for these jobs, which have one left operand, and what they shall find."""
+    reading, asked = _ask(verifier, jobs, witness)
+    reading.read()
+    return {job: proved() for job, proved in asked.items()}
+
+
 def _ask(
     verifier: Verifier, jobs: Sequence[Job], witness: Witness | None
 ) -> tuple[Reading, dict[Job, Callable[[], Proof]]]:
@@ -114,6 +144,7 @@ def _ask(
     reading = Reading(left, rows)
     asked: dict[Job, Callable[[], Proof]] = {}
     for job in jobs:
+        verifier.note(job)
         right = job.right.tensor
         if job.op is Op.GRAD_W:
             if witness is None:
@@ -135,6 +166,42 @@ def _check(job: Job, proof: Proof, reply: Unverified) -> Tensor:
             f"{job.op.value}: the reply is {tuple(result.shape)} {result.dtype}, "
             f"the request asked for {job.result_shape} {job.result_dtype}"
         )
+    found = judge(proof, result)
+    if found.passed.all():
+        return result
+    beyond = ~((found.difference <= found.tolerance.sound).all(1) & found.small)
+    raise IntegrityError(
+        f"{job.op.value}: {int((~found.passed).sum())} of {found.passed.numel()} rows differ from the "
+        f"product of what was sent by more than rounding explains"
+        + (f", {int(beyond.sum())} of them by more than any rounding could" if beyond.any() else "")
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Judgement:
+    """difference, allowed: (rows, P), or (rows, 1) where one serves all probes. small (rows,): no larger than
+    an honest row can be. tolerance: `allowed` is its calibrated tier."""
+
+    difference: Tensor
+    allowed: Tensor
+    small: Tensor
+    tolerance: Tolerance
+
+    @property
+    def within(self) -> Tensor:
+        """(rows, P). NaN compares false, so it is refused as well; within an infinite tolerance anything
+        would pass."""
+        return (self.difference <= self.allowed) & self.allowed.isfinite()
+
+    @property
+    def passed(self) -> Tensor:
+        """(rows,), by all probes."""
+        return self.within.all(1) & self.small
+
+
+def judge(proof: Proof, result: Tensor) -> Judgement:
+    """Each row of a result of the right shape and dtype against each probe."""
     rounded = result.dtype == torch.bfloat16
     asked = [Sums(proof.probe), *([Sums(proof.probe.square(), squared=True)] if rounded else [])]
     found = survey(result.reshape(-1, result.shape[-1]), asked)
@@ -142,15 +209,4 @@ def _check(job: Job, proof: Proof, reply: Unverified) -> Tensor:
     difference = (found.along[0] - proof.expected).abs_()
     if rounded:
         tolerance = tolerance.rounded(found.along[1], norms.unsqueeze(1), largest_norm(proof.probe))
-    # NaN compares false, so it is refused as well; within an infinite tolerance anything would pass.
-    allowed = tolerance.calibrated
-    within, small = (difference <= allowed) & allowed.isfinite(), norms <= tolerance.largest
-    if within.all() and small.all():
-        return result
-    passed = within.all(1) & small
-    beyond = ~((difference <= tolerance.sound).all(1) & small)
-    raise IntegrityError(
-        f"{job.op.value}: {int((~passed).sum())} of {passed.numel()} rows differ from the product of what "
-        f"was sent by more than rounding explains"
-        + (f", {int(beyond.sum())} of them by more than any rounding could" if beyond.any() else "")
-    )
+    return Judgement(difference, tolerance.calibrated, norms <= tolerance.largest, tolerance)

@@ -107,6 +107,24 @@ class Axis(Hidden):
             inverse=self.inverse,
         )
 
+    def times(self, factor: float) -> Axis:
+        """The map, `factor` times as large."""
+        if self.leave is not None:
+            enter, leave = self.enter, Monomial(self.leave.index, self.leave.scale * factor)
+        elif self.enter is not None:
+            enter, leave = Monomial(self.enter.index, self.enter.scale * factor), None
+        else:
+            raise ValueError("an axis without coefficients has one size")
+        return Axis(
+            self.length,
+            enter=enter,
+            middle=self.middle,
+            leave=leave,
+            rounds=self.rounds,
+            block=self.block,
+            inverse=self.inverse,
+        )
+
     def first_round(self) -> tuple[Axis, Axis]:
         """The first of two rounds or more, and the rest: applied one after the other they are this map."""
         first = Axis(self.length, enter=self.enter, rounds=1, block=self.block, inverse=self.inverse)

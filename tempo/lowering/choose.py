@@ -43,11 +43,12 @@ def lower_conv(
     dilation: Sizes = 1,
     groups: int = 1,
     smallest: int = 0,
+    delicate: bool = True,
 ) -> Lowering:
     """A one- or two-dimensional convolution, its options as F.conv1d and F.conv2d take them.
 
     smallest: rows of a product that is worth having. Tiles are fewer than pixels, so where one lowering
-    leaves too few the next is taken.
+    leaves too few the next is taken. delicate: lowerings whose maps amplify errors, F(4,3), may be taken.
     """
     conv = ConvShape.of(x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if Conv1x1.lowers(conv):
@@ -55,7 +56,7 @@ def lower_conv(
     if Winograd.lowers(conv):
         small, large = Winograd(conv, F2), Winograd(conv, F4)
         both = (large, small) if _elements(large) < _elements(small) else (small, large)
-        for winograd in both:
+        for winograd in both if delicate else (small,):
             if winograd.shape.rows >= smallest or winograd.shape.rows == 0:
                 return winograd
     return Im2col(conv)

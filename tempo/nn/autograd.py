@@ -10,31 +10,33 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from tempo.engine import Engine, Ticket
 from tempo.errors import UnsupportedError
 from tempo.kernels import threads_for
 from tempo.lowering.base import Lowering
+from tempo.products import Products, Receipt
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One layer call. on_backward(want_x, want_w) is told when its gradients were computed."""
+    """One layer call. on_backward(want_x, want_w) is told when its gradients were computed. public: its
+    weight was declared public."""
 
-    engine: Engine
+    engine: Products[Any]
     lowering: Lowering
     on_backward: Callable[[bool, bool], None]
+    public: bool = False
 
 
 def offloaded(call: Call, x: Tensor, w: Tensor) -> tuple[Tensor, str | None]:
     """y of the layer, without bias, differentiable in x and w; and why it was computed in the master
     after all, or None. Same dtype as x and w: float32 or float64."""
     if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
-        ticket = Ticket()
+        ticket = Receipt()
         y: Tensor = _Product.apply(x, w, call, ticket)
     else:
         with _arithmetic(call):
-            y, ticket = call.engine.forward(call.lowering, x, w, train_w=False)
+            y, ticket = call.engine.forward(call.lowering, x, w, train_w=False, public=call.public)
     return y, ticket.reason
 
 
@@ -49,12 +51,13 @@ def _arithmetic(call: Call) -> Iterator[None]:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, call: Call, ticket: Ticket) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, call: Call, ticket: Receipt) -> Tensor:
         # Saved even where the worker keeps X': unpacking them is what notices in-place changes.
         ctx.save_for_backward(x, w)
         ctx.call = call
         with _arithmetic(call):
-            y, ctx.ticket = call.engine.forward(call.lowering, x, w, train_w=w.requires_grad)
+            train_w, public = w.requires_grad, call.public
+            y, ctx.ticket = call.engine.forward(call.lowering, x, w, train_w=train_w, public=public)
         ticket.reason = ctx.ticket.reason
         # The same memory as a tensor of its own: autograd lets nobody change a view in place.
         return y.data

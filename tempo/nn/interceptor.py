@@ -31,19 +31,24 @@ class Interceptor(TorchFunctionMode):
 
     @contextmanager
     def inside(
-        self, name: str, keep: str | None, place: str | None, parameters: Callable[[], dict[int, str]]
+        self,
+        name: str,
+        keep: str | None,
+        place: str | None,
+        parameters: Callable[[], dict[int, str]],
+        public: Callable[[], frozenset[int]] = frozenset,
     ) -> Iterator[None]:
         """Within the forward of one protected module. The mode is entered once per thread, however deep.
 
         keep: why the module stays in the TEE, or None. parameters: the same for single parameters, by id.
-        place: where the user wants the module's calls, or None.
+        place: where the user wants the module's calls, or None. public: ids of parameters that are public.
         """
         _refuse_tracing()
         with self._offload.module(name, keep, place):
             if getattr(self._local, "active", False):
                 yield
                 return
-            self._offload.keep_parameters(parameters())
+            self._offload.know_parameters(parameters(), public())
             try:
                 # Inside, since an interrupt that left it set would send nothing from this thread again.
                 self._local.active = True

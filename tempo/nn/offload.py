@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tempo.engine import Engine
 from tempo.errors import UnsupportedError
 from tempo.lowering import lower_conv, lower_linear, lower_matmul
 from tempo.lowering.base import Lowering
@@ -23,6 +22,7 @@ from tempo.nn.autograd import Call, offloaded
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
 from tempo.nn.placement import Account, Candidate, Places, Rules, sizes
+from tempo.products import Products
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -31,7 +31,7 @@ _DTYPES = (torch.float32, torch.float64)
 class Offload:
     """Decides for each call, runs it, and enters it in the account."""
 
-    def __init__(self, engine: Engine | None, rules: Rules, account: Account, places: Places) -> None:
+    def __init__(self, engine: Products[Any] | None, rules: Rules, account: Account, places: Places) -> None:
         """engine: None where `places` keeps every call, as a plan does that looks on only."""
         self._engine = engine
         self._rules = rules
@@ -63,9 +63,11 @@ class Offload:
         """Why everything in the module whose forward runs stays in the TEE, or None."""
         return self._stack[-1][1] if self._stack else None
 
-    def keep_parameters(self, reasons: dict[int, str]) -> None:
-        """Parameters, by id, that stay in the TEE whichever module uses them, and why. Per thread."""
+    def know_parameters(self, reasons: dict[int, str], public: frozenset[int]) -> None:
+        """Parameters, by id, that stay in the TEE whichever module uses them, and why; and those that are
+        public. Per thread."""
         self._local.parameters = reasons
+        self._local.public = public
 
     # The functions.
 
@@ -154,6 +156,7 @@ class Offload:
             dilation=dilation,
             groups=groups,
             smallest=self._rules.min_size,
+            delicate=self._rules.delicate,
         )
         if reason := self._rules.keep(lowering):
             return self.keep("conv", reason, function, args)
@@ -238,7 +241,7 @@ class Offload:
         for PyTorch's own kernel, since a lowering may spread a NaN further. Or because it is not wanted
         at the workers."""
         name, _, place = self._stack[-1] if self._stack else ("", None, None)
-        candidate = _candidate(name, lowering, x, w)
+        candidate = _candidate(name, lowering, x, w, getattr(self._local, "public", frozenset()))
         if reason := self._places.keep(place, candidate):
             return x, reason
         if self._engine is None:
@@ -256,14 +259,14 @@ class Offload:
             if backward is not None:
                 backward(flops.backward((want_x, want_w)))
 
-        y, reason = offloaded(Call(self._engine, lowering, on_backward), x, w)
+        y, reason = offloaded(Call(self._engine, lowering, on_backward, candidate.public), x, w)
         if reason:
             return y, reason
         backward = self._account.add(name, lowering.name, shape, None, flops.forward)
         return y if out is None else y.to(out), None
 
 
-def _candidate(module: str, lowering: Lowering, x: Tensor, w: Tensor) -> Candidate:
+def _candidate(module: str, lowering: Lowering, x: Tensor, w: Tensor, public: frozenset[int]) -> Candidate:
     # Autocast leaves float64 alone; the rest is computed in float32.
     cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     graph = torch.is_grad_enabled()
@@ -275,6 +278,7 @@ def _candidate(module: str, lowering: Lowering, x: Tensor, w: Tensor) -> Candida
         want_x=graph and x.requires_grad,
         want_w=graph and w.requires_grad,
         weight=id(owner) if isinstance(owner, nn.Parameter) else None,
+        public=id(owner) in public,
     )
 
 

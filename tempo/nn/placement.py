@@ -30,6 +30,8 @@ class Rules:
 
     min_size: int
     offload_attention: bool
+    #: Convolutions may be lowered by maps that amplify errors, Winograd F(4,3).
+    delicate: bool = True
 
     def keep(self, lowering: Lowering) -> str | None:
         """Why a lowered product stays, or None."""
@@ -63,7 +65,8 @@ NEVER: Final = "never offloaded, as the user asked"
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A call that may be sent. want_x, want_w: its gradients will be asked for. weight: the same for
-    calls that share one encoded W, None for a weight that is no parameter."""
+    calls that share one encoded W, None for a weight that is no parameter. public: the weight was declared
+    public, and nobody trained it since."""
 
     module: str
     lowering: Lowering
@@ -71,6 +74,7 @@ class Candidate:
     want_x: bool
     want_w: bool
     weight: int | None
+    public: bool = False
 
 
 class Placement(ABC):
@@ -134,8 +138,8 @@ class Account:
     def rows(self) -> list[OpRow]:
         with self._lock:
             return [
-                OpRow(module, operation, shape, reason is None, reason or "", *row)
-                for (module, operation, shape, reason), row in self._rows.items()
+                OpRow(module, operation, shape, reason is None, reason or "", calls, forward, backward)
+                for (module, operation, shape, reason), (calls, forward, backward) in self._rows.items()
             ]
 
 

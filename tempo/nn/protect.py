@@ -5,7 +5,7 @@ Nothing is replaced but the way `forward` is called: same modules, same paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import update_wrapper
 from typing import Any, final
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tempo.errors import UnsupportedError, UsageError
+from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor, recurrent
 from tempo.nn.placement import NEVER, PLACES
 
@@ -27,12 +28,29 @@ class KeptParameters:
     """Parameters that stay in the TEE whoever uses them: a weight may be multiplied without its module
     being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
 
-    def __init__(self, kept: list[tuple[nn.Module, str]]) -> None:
+    def __init__(self, kept: list[tuple[nn.Module, str]], public: Iterable[nn.Module] = ()) -> None:
+        """public: modules whose weights are public knowledge, those that are frozen now."""
         self._kept = kept
+        self._public = [
+            (module, name, p._version)
+            for module in public
+            for name, p in module.named_parameters(recurse=False)
+            if not p.requires_grad
+        ]
 
     def reasons(self) -> dict[int, str]:
         """By id of the parameter, as they are now; the first reason counts."""
         return {id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)}
+
+    def public(self) -> frozenset[int]:
+        """Ids of the public ones. What has been written to since, or is trained now, is secret: nobody
+        declared what it holds by now."""
+        now = ((getattr(module, name), version) for module, name, version in self._public)
+        return frozenset(
+            id(p)
+            for p, version in now
+            if isinstance(p, nn.Parameter) and p._version == version and not p.requires_grad
+        )
 
 
 @final
@@ -57,7 +75,8 @@ class ProtectedForward:
         update_wrapper(self, forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._interceptor.inside(self._name, self._keep, self._place, self._parameters.reasons):
+        known = self._parameters
+        with self._interceptor.inside(self._name, self._keep, self._place, known.reasons, known.public):
             return self._forward(*args, **kwargs)
 
 
@@ -68,13 +87,18 @@ def protect(
     keep: Iterable[str],
     unsafe_offload: Iterable[str],
     place: Mapping[str, str],
-) -> None:
+    public: Iterable[str] = (),
+    consent: Consent | None = None,
+) -> set[str]:
     """Wrap every submodule of `model`.
 
     keep: names or patterns ("encoder.*") of modules that stay in the TEE with all they hold.
     place: names or patterns, and for each "auto", "always" or "never", for a module with all it holds;
     where several match, the last one counts.
     unsafe_offload: names of layers to offload although they would stay for secrecy's sake.
+    public: names or patterns of modules whose weights, with all they hold, are public knowledge.
+    consent: asked whether what workers will see of each layer is allowed.
+    Returns the labels, as reports name modules, of those with public weights.
     Raises UsageError and UnsupportedError before anything is changed.
     """
     if not isinstance(model, nn.Module):
@@ -82,6 +106,8 @@ def protect(
     names = dict(model.named_modules())
     kept = _matching(names, keep, "keep")
     offloaded = _matching(names, unsafe_offload, "unsafe_offload")
+    known = _matching(names, public, "public")
+    known = {name for name in names if any(_inside(name, k) for k in known)}
     places = _places(names, place)
     # All they hold too: a ModuleList has no forward, and others call submodules past their parent.
     reasons = {name: "kept by the user" for name in names if any(_inside(name, k) for k in kept)}
@@ -91,18 +117,25 @@ def protect(
     last = _classifier(names)
     if last is not None and last not in offloaded:
         reasons.setdefault(last, _CLASSIFIER)
+    if consent is not None:
+        stay = {name for name, where in places.items() if where == "never"} | set(reasons)
+        consent.ask(_sent(names, stay), {_label(name, names[name]) for name in known})
     sent = {id(p) for name in offloaded for p in names[name].parameters()}
     embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
     never = [(names[name], NEVER) for name, where in places.items() if where == "never"]
     parameters = KeptParameters(
-        [(names[name], why) for name, why in reasons.items()] + [(m, _VOCABULARY) for m in embeddings] + never
+        [(names[name], why) for name, why in reasons.items()]
+        + [(m, _VOCABULARY) for m in embeddings]
+        + never,
+        [names[name] for name in known],
     )
     for name, module in names.items():
         if _has_forward(module):
-            label = name or type(model).__name__
+            label = _label(name, module)
             module.__dict__["forward"] = ProtectedForward(
                 module.forward, interceptor, label, reasons.get(name), places.get(name), parameters
             )
+    return {_label(name, names[name]) for name in known}
 
 
 def unprotect(model: nn.Module) -> None:
@@ -113,6 +146,21 @@ def unprotect(model: nn.Module) -> None:
             del module.__dict__["forward"]
             if getattr(wrapped._forward, "__func__", None) is not type(module).forward:
                 module.__dict__["forward"] = wrapped._forward
+
+
+def _label(name: str, module: nn.Module) -> str:
+    """What reports call a module."""
+    return name or type(module).__name__
+
+
+def _sent(names: Mapping[str, nn.Module], stay: Container[str]) -> list[str]:
+    """Labels of modules with a weight matrix that may leave the TEE."""
+    found = []
+    for name, module in names.items():
+        matrix = any(p.ndim >= 2 for p in module.parameters(recurse=False))
+        if matrix and name not in stay and not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            found.append(_label(name, module))
+    return found
 
 
 def _matching(names: Iterable[str], patterns: Iterable[str], option: str) -> set[str]:

@@ -38,21 +38,21 @@ def calibrate(
     # Whatever mode the caller is in: timings are of plain float32 work.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         say("workers and links")
-        workers, together, overlap = LinkTimer(fleet, ids, probes=config.probes).measure()
+        workers, together, overlap = LinkTimer(fleet, ids, probes=config.repetitions).measure()
         say("the TEE's own arithmetic")
         tee = measure_tee()
         passes = {}
         for name in names:
             say(f"passes of scheme {name}")
             scheme = config.with_options(scheme=name).make_scheme()
-            passes[name] = measure_passes(scheme, probes=config.probes)
+            passes[name] = measure_passes(scheme, probes=config.repetitions)
         say("lowerings of convolutions")
         lowerings = measure_lowerings()
     return Machine(
         version=VERSION,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         calibration_seconds=time.perf_counter() - started,
-        probes=config.probes,
+        probes=config.repetitions,
         tee=tee,
         passes=passes,
         lowerings=lowerings,

@@ -5,7 +5,7 @@ rows of one job, one or several for each worker.
 
     forward    lower, norms, centre | keys, encode X', check | send X', Y = X' W', receive | check, decode
     backward   lower, norms         | keys, encode dY', check | send dY', dW, dX, receive  | check, decode
-    W          encoded once per W epoch: each training step, or every `weight_uses` requests
+    W          encoded once per W epoch: each training step, or every `weight_uses` pieces of requests
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class CostModel:
         g, _, k, n = work.op.shape
         once = 0.0 if work.op.weight_shared else 1.0
         if self._inference and not work.op.weight_computed:
-            once /= self._config.weight_uses
+            once /= max(1, self._config.weight_uses // max(1, len(work.pieces)))
         phase = Phase(work)
         w_elements = g * n * k
         phase.alone("lower", work.map("lower_x", work.x) + work.map("lower_w", w_elements))

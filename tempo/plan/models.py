@@ -62,12 +62,22 @@ def load(name: str, batch: int | None) -> tuple[nn.Module, Any, int]:
     return model, inputs, max(sizes, default=1)
 
 
-def _called(name: str, batch: int | None) -> Made:
+def named(name: str, forms: str = _FORMS) -> Callable[..., Any]:
+    """The callable that module:name or script.py:name stands for. forms: what was expected, for errors.
+
+    Raises UsageError where there is none, OutsideError for a script that cannot be read.
+    """
     source, _, attribute = name.rpartition(":")
-    module = _script(Path(source)) if source.endswith(".py") else _module(source)
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise UsageError(f"{source} has no callable {attribute!r}: {_FORMS}")
+    module = _script(Path(source)) if source.endswith(".py") else _module(source, forms)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise UsageError(f"{source} has no callable {attribute!r}: {forms}")
+    factory: Callable[..., Any] = found
+    return factory
+
+
+def _called(name: str, batch: int | None) -> Made:
+    factory = named(name)
     takes_batch = "batch" in inspect.signature(factory).parameters
     made = factory(batch=batch) if takes_batch and batch is not None else factory()
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
@@ -87,12 +97,12 @@ def _script(path: Path) -> Any:
     return module
 
 
-def _module(name: str) -> Any:
+def _module(name: str, forms: str) -> Any:
     try:
         with _importable(Path.cwd()):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UsageError(f"no module named {error.name!r}: {_FORMS}") from error
+        raise UsageError(f"no module named {error.name!r}: {forms}") from error
 
 
 @contextmanager

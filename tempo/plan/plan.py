@@ -11,6 +11,7 @@ from tempo.nn.placement import PLACES
 from tempo.plan.machine import Machine
 from tempo.plan.model import CostModel, OpCost
 from tempo.plan.trace import Op, Trace, merged
+from tempo.secrecy.visible import Layer, ordered, visible, worst
 
 #: What workers see of an operation; docs/secrecy.md says what that is worth.
 _LEAKAGE: Final = {
@@ -34,6 +35,8 @@ class Row:
     offload: bool
     reason: str
     leakage: str
+    #: Codes of the same (tempo.secrecy.visible), and their class.
+    visible: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -62,6 +65,8 @@ class Row:
             "decision": "offload" if self.offload else "stay",
             "reason": self.reason,
             "leakage": self.leakage,
+            "leakage_class": worst(self.visible),
+            "visible": list(self.visible),
         }
 
 
@@ -89,6 +94,8 @@ class KeptRow:
             "decision": "stay",
             "reason": self.reason,
             "leakage": NOTHING,
+            "leakage_class": worst(()),
+            "visible": [],
         }
 
 
@@ -194,9 +201,10 @@ def make_plan(
             offload, why = False, "as asked"
         else:
             offload, why = reason is None, reason or _gain(cost)
-        rows.append(
-            Row(tuple(modules), op, count, cost, offload, why, leakage(config) if offload else NOTHING)
-        )
+        seen = leakage(config) if offload else NOTHING
+        layer = Layer(trains=trace.training)
+        codes = ordered(visible(config.scheme, config, layer)) if offload else ()
+        rows.append(Row(tuple(modules), op, count, cost, offload, why, seen, codes))
     kept = tuple(
         KeptRow(k.module, k.operation, k.shape, k.reason, k.calls, k.flops, model.plain(k.operation, k.flops))
         for k in trace.kept

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tempo.fleet import Event
+from tempo.integrity import Guarantee
+from tempo.secrecy.visible import ordered, worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,13 @@ class OpRow:
     calls: int
     forward_flops: int
     backward_flops: int
+    #: Codes of what workers see of it by construction (tempo.secrecy.visible).
+    visible: tuple[str, ...] = ()
+
+    @property
+    def leakage(self) -> str:
+        """The class of that, from "nothing" to "everything"."""
+        return worst(self.visible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class Report:
     seconds: dict[str, float]
     events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: What the checks of each kind of operation find, and how surely.
+    integrity: list[Guarantee] = field(default_factory=list)
 
     @property
     def offloaded_flops(self) -> int:
@@ -55,6 +66,11 @@ class Report:
     @property
     def kept_flops(self) -> int:
         return sum(r.forward_flops + r.backward_flops for r in self.rows if not r.offloaded)
+
+    @property
+    def visible(self) -> tuple[str, ...]:
+        """Codes of what workers see of any layer."""
+        return ordered(code for row in self.rows for code in row.visible)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, units in the names."""
@@ -65,20 +81,22 @@ class Report:
 
     def tables(self) -> list[Table]:
         where = Table(title="What ran where", title_justify="left")
-        for name in ("module", "operation", "shape", "where"):
+        for name in ("module", "operation", "shape", "where", "workers see"):
             where.add_column(name, overflow="fold")
         where.add_column("calls", justify="right")
         where.add_column("Gflop", justify="right")
         for row in self.rows:
             place = "workers" if row.offloaded else f"TEE: {row.reason}"
             flops = (row.forward_flops + row.backward_flops) / 1e9
-            where.add_row(row.module, row.operation, row.shape, place, str(row.calls), f"{flops:.2f}")
+            cells = (row.module, row.operation, row.shape, place, row.leakage)
+            where.add_row(*cells, str(row.calls), f"{flops:.2f}")
         total = self.offloaded_flops + self.kept_flops
         share = f"{100 * self.offloaded_flops / total:.1f} %" if total else "none"
         figures = Table(title="Session", title_justify="left", show_header=False)
         for name, value in (
             ("scheme", f"{self.scheme}, key shift {'on' if self.key_shift else 'off'}"),
             ("linear flops offloaded", share),
+            ("visible by construction", ", ".join(self.visible) or "nothing"),
             ("encodings", f"{self.encodings:,} (without key shift {self.encodings_without_key_shift:,})"),
             ("sent, received", f"{self.bytes_sent / 1e6:,.1f} MB, {self.bytes_received / 1e6:,.1f} MB"),
             ("checks", f"{self.checks:,}, failed {self.checks_failed:,}"),
@@ -96,6 +114,8 @@ class Report:
             console.print(f"{event.kind.value}: {event.worker}: {event.detail}", highlight=False)
         for note in self.notes:
             console.print(f"note: {note}", highlight=False)
+        for each in self.integrity:
+            console.print(str(each), highlight=False)
         if self.checks_failed:
             console.print(
                 "INTEGRITY: at least one reply was wrong and was not used. Do not rent from these "

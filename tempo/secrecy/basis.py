@@ -41,6 +41,10 @@ class Basis(Hidden):
         """The basis E^-T."""
         return self._dual
 
+    def times(self, factor: float) -> Basis:
+        """factor E. The condition is the same."""
+        return Basis([a.times(factor) for a in self.stretches], self.condition)
+
     def encode(self, t: Tensor, axis: int) -> Tensor:
         """E along `axis` of a float32 or float64 tensor of any shape and strides, in plain PyTorch: the
         definition. Raises ValueError where the length differs."""

@@ -16,11 +16,12 @@ from tempo.integrity import Checks, Verifier, Witness
 from tempo.memory import Pool
 from tempo.ops import Job, Op, Operand
 from tempo.secrecy.basis import Basis
+from tempo.secrecy.cover import Aside, Cover, add_product
 from tempo.secrecy.form import FULL, Form, Precision
 from tempo.secrecy.keys import Label, SessionKey
 from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import Scheme
-from tempo.secrecy.seal import FeatureKey, RowKey, open_rows
+from tempo.secrecy.seal import Added, FeatureKey, RowKey, open_rows
 from tempo.secrecy.weights import Kept, Release, SealedWeight
 from tempo.stats import Stats
 from tempo.truth import UnsafeTruth
@@ -54,6 +55,13 @@ class Desk:
         """Memory for the rows `where` of an operand as it is sent, (T, width)."""
         return self.pool.empty((sum(where.counts), width), form.dtype)
 
+    def added(self, row_key: RowKey, z_GKs: Tensor | None) -> tuple[Added | None, list[Tensor]]:
+        """What is added to the rows of X under this key, if anything, and its U by group."""
+        if z_GKs is None:
+            return None, []
+        u = row_key.draws(z_GKs.shape[2], z_GKs.dtype)
+        return Added(u, z_GKs, self.pool), u
+
     def operand(self, tensor: Tensor, *, keep: bool) -> Operand:
         return Operand(next(self.ids), tuple(tensor.shape), tensor.dtype, tensor, keep)
 
@@ -81,7 +89,8 @@ class ForwardPiece:
         weight: SealedWeight,
         where: Selection,
         lane: int,
-        centre_G1K: Tensor | None,
+        cover: Cover,
+        aside: Aside,
         form: Form,
         *,
         keep: bool,
@@ -91,7 +100,9 @@ class ForwardPiece:
         self.kept: KeptRows | None = None
         self._desk = desk
         self._weight = weight
-        self._centre = centre_G1K
+        self._cover = cover
+        self._aside = aside
+        self._left: list[Tensor] = []
         self._form = form
         self._keep = keep
         self._row_key = desk.row_key(where)
@@ -103,7 +114,13 @@ class ForwardPiece:
             self._a = self._row_key.bases()
         with desk.stats.timed("encode"):
             out = desk.rows(self.where, x_GRK.shape[2], self._form)
-            x_sealed = self._row_key.seal_x(self._a, key.b, x_GRK, self.where, self._centre, out=out)
+            added, u = self._desk.added(self._row_key, self._aside.z_GKs)
+            x_sealed = self._row_key.seal_x(
+                self._a, key.b, x_GRK, self.where, self._cover.centre, added=added, out=out
+            )
+        if not self._aside.nothing:
+            with desk.stats.timed("aside"):
+                self._left = self._aside.left(x_GRK, self.where, u)
         operand = desk.operand(x_sealed, keep=self._keep)
         if desk.truth is not None:
             plain = self.where.rows_of(x_GRK)
@@ -120,10 +137,13 @@ class ForwardPiece:
         return [job]
 
     def open(self, y_sealed: Tensor, y_GRN: Tensor, share_G1N: Tensor | None) -> None:
-        """Decode into y_GRN and add the share of the centre, 1 (W c)^T."""
+        """Decode into y_GRN and add the share of the centre, 1 (W c)^T, and what was computed here."""
         with self._desk.stats.timed("decode"):
             open_rows(y_sealed, self._a, self._weight.key.c, self.where, y_GRN, share_G1N)
-        self._a = []
+        if self._left:
+            with self._desk.stats.timed("aside"):
+                self._aside.add(self._left, self.where, y_GRN)
+        self._a, self._left = [], []
 
 
 @final
@@ -164,9 +184,11 @@ class GradientPiece:
         """X' of the forward pass is reused."""
         return self._kept is not None
 
-    def seal(
-        self, x_GRK: Tensor | None, centre_G1K: Tensor | None, dy_GRN: Tensor, checks: Checks
-    ) -> list[Job]:
+    @property
+    def row_key(self) -> RowKey:
+        return self._row_key
+
+    def seal(self, x_GRK: Tensor | None, cover: Cover, dy_GRN: Tensor, checks: Checks) -> list[Job]:
         """Jobs in the order dW, dX: the first ships dY', the second refers to it."""
         desk = self._desk
         with desk.stats.timed("keys"):
@@ -182,7 +204,7 @@ class GradientPiece:
         self._sent_dy = Kept(left, desk.release)
         jobs = []
         if self.want_w:
-            right = self._kept.x.operand if self._kept else self._seal_x(x_GRK, centre_G1K)
+            right = self._kept.x.operand if self._kept else self._seal_x(x_GRK, cover)
             both = self._form_x.arithmetic.stricter(self._form_dy.arithmetic)
             jobs.append(Job(Op.GRAD_W, left, right, self.where.counts, both))
         if self._weight is not None:
@@ -192,18 +214,27 @@ class GradientPiece:
             checks.expect_all(jobs, self._kept.witness if self._kept and self.want_w else None)
         return jobs
 
-    def _seal_x(self, x_GRK: Tensor | None, centre_G1K: Tensor | None) -> Operand:
+    def _seal_x(self, x_GRK: Tensor | None, cover: Cover) -> Operand:
         if x_GRK is None:
             raise AssertionError("dW without a kept X needs the plain X")
         with self._desk.stats.timed("encode"):
             out = self._desk.rows(self.where, x_GRK.shape[2], self._form_x)
-            x_sealed = self._row_key.seal_x(self._a, self.key.b, x_GRK, self.where, centre_G1K, out=out)
+            added, _ = self._desk.added(self._row_key, cover.directions(self.key, x_GRK))
+            x_sealed = self._row_key.seal_x(
+                self._a, self.key.b, x_GRK, self.where, cover.centre, added=added, out=out
+            )
         operand = self._desk.operand(x_sealed, keep=False)
         if self._desk.truth is not None:
             self._desk.truth.rows(operand.id, "x", 0, self.where.rows_of(x_GRK), self._a, self.key.b)
         return operand
 
-    def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor) -> None:
+    def open_dx(self, dx_sealed: Tensor, dx_GRK: Tensor, dy_GRN: Tensor) -> None:
+        """Decode into dx_GRK and add (dY P) Q^T. dy_GRN: as it was sealed."""
         with self._desk.stats.timed("decode"):
             a, b = [basis.dual() for basis in self._a], [basis.dual() for basis in self.key.b]
             open_rows(dx_sealed, a, b, self.where, dx_GRK)
+        taken = None if self._weight is None else self._weight.taken
+        if taken is not None:
+            with self._desk.stats.timed("aside"):
+                for g, p_Nr in enumerate(taken.p_GNr):
+                    add_product(dx_GRK, self.where, g, self.where.take(dy_GRN, g) @ p_Nr, taken.q_GKr[g])

@@ -106,6 +106,10 @@ class Selection:
         """Rows of each group, (rows, F), as `take`."""
         return [self.take(t_GRF, g) for g in range(len(self.index))]
 
+    def in_place(self, group: int) -> bool:
+        """`take` gives a view."""
+        return self._runs[group] is not None
+
     def put(self, t_GRF: Tensor, group: int, rows_F: Tensor) -> None:
         """Write rows back where `take` had them from."""
         run, index = self._runs[group], self.index[group]
@@ -184,6 +188,11 @@ def union(a: Selection, b: Selection) -> Selection:
 def largest(norms: Tensor) -> float:
     """Largest norm; NaN where there is one."""
     return float(norms.amax()) if norms.numel() else 0.0
+
+
+def rms(norms: Tensor) -> float:
+    """Root of the mean square."""
+    return float(norms.square().mean().sqrt())
 
 
 def unfit(left: float, *right: float, dtype: torch.dtype) -> str | None:

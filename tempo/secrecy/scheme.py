@@ -12,6 +12,7 @@ from typing import ClassVar, final
 
 from tempo.errors import UsageError
 from tempo.secrecy.basis import Basis, chunks, direct_sum, identity
+from tempo.secrecy.hardening import PLAIN, Hardening
 from tempo.secrecy.keys import Stream
 from tempo.secrecy.mixing import mixing_bases
 from tempo.secrecy.monomial import monomial_bases
@@ -20,14 +21,16 @@ from tempo.secrecy.monomial import monomial_bases
 class Scheme(ABC):
     """Abstract. `smallest`: fewer rows or features than this are never sent.
     `chunk`: rows of longer axes are permuted within so many.
-    `blurs_rows`: rows are mixed, so zero rows are left out and a common mean is taken off first."""
+    `blurs_rows`: rows are mixed, so zero rows are left out and a common mean is taken off first.
+    `hardening`: the knobs, of schemes that have them."""
 
     name: ClassVar[str]
     blurs_rows: ClassVar[bool]
 
-    def __init__(self, *, chunk: int, smallest: int) -> None:
+    def __init__(self, *, chunk: int, smallest: int, hardening: Hardening = PLAIN) -> None:
         self.smallest = smallest
         self.chunk = chunk
+        self.hardening = hardening
 
     @abstractmethod
     def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
@@ -65,16 +68,37 @@ class MixingScheme(Scheme):
     blurs_rows = True
 
     def __init__(
-        self, *, spread: float, chunk: int, smallest: int, rounds: int, row_rounds: int, block: int
+        self,
+        *,
+        spread: float,
+        chunk: int,
+        smallest: int,
+        rounds: int,
+        row_rounds: int,
+        block: int,
+        hardening: Hardening = PLAIN,
     ) -> None:
-        super().__init__(chunk=chunk, smallest=smallest)
+        super().__init__(chunk=chunk, smallest=smallest, hardening=hardening)
         self._spread = spread
         self._rounds = rounds
         self._row_rounds = row_rounds
         self._block = block
 
     def features(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
-        return mixing_bases(stream, lengths, spread=self._spread, rounds=self._rounds, block=self._block)
+        bases = mixing_bases(stream, lengths, spread=self._spread, rounds=self._rounds, block=self._block)
+        return self._gained(stream, bases)
+
+    def rows(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
+        return self._gained(stream, Scheme.rows(self, stream, lengths))
+
+    def _gained(self, stream: Stream, bases: list[Basis]) -> list[Basis]:
+        """Each basis with a secret size. One for all its stretches: the check of dW takes norms over them
+        all, and is the closer the less they differ."""
+        gain = self.hardening.gain
+        if gain == 1.0:
+            return bases
+        sizes = stream.coefficients(len(bases), gain).abs().tolist()
+        return [basis.times(size) for basis, size in zip(bases, sizes, strict=True)]
 
     def _stretches(self, stream: Stream, lengths: Sequence[int]) -> list[Basis]:
         return mixing_bases(stream, lengths, spread=self._spread, rounds=self._row_rounds, block=self._block)
@@ -94,10 +118,20 @@ class UnsafeNone(Scheme):
 
 
 SCHEMES = ("mixing", "monomial", "unsafe_none")
+#: Not one of bases: tempo/sharing.
+SHARES = "shares"
 
 
 def scheme_from(
-    name: str, *, spread: float, chunk: int, smallest: int, rounds: int, row_rounds: int, block: int
+    name: str,
+    *,
+    spread: float,
+    chunk: int,
+    smallest: int,
+    rounds: int,
+    row_rounds: int,
+    block: int,
+    hardening: Hardening = PLAIN,
 ) -> Scheme:
     """The scheme of that name. Raises UsageError."""
     match name:
@@ -109,11 +143,17 @@ def scheme_from(
                 rounds=rounds,
                 row_rounds=row_rounds,
                 block=block,
+                hardening=hardening,
             )
         case "monomial":
             return MonomialScheme(spread=spread, chunk=chunk, smallest=smallest)
         case "unsafe_none":
             return UnsafeNone(chunk=chunk, smallest=smallest)
+        case "shares":
+            raise UsageError(
+                "scheme 'shares' has no bases, so no passes to time and no plan: name mixing or monomial "
+                "here, and place layers by hand (placement='always' or 'never', protect(place=...))"
+            )
         case "none":
             raise UsageError("scheme 'none' sends everything in the clear. If that is meant: 'unsafe_none'")
         case _:

@@ -2,7 +2,7 @@
 
 Bases: A on rows, B on in-features, C on out-features; * marks the dual. Independent per group.
 
-    X'  = A  (X - 1 c^T) B^T       Y  = A^-1  Y'  C^-T  + 1 (W c)^T
+    X'  = A  (X - 1 c^T) B^T       Y  = A^-1  Y'  C^-T  + 1 (W c)^T      (more: tempo/secrecy/cover.py)
     W'  = C   W          B*^T      dX = A*^-1 dX' B*^-T
     dY' = A*  dY         C*^T      dW = C*^-1 dW' B^-T  + (dY^T 1) c^T
 
@@ -15,12 +15,14 @@ Axes: G groups, R rows, K in-features, N out-features, T rows of all groups that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
 from tempo.kernels import Hidden, Sums, Transform, pieces, resolved, survey, transform
+from tempo.memory import Pool
 from tempo.ops import spans
 from tempo.secrecy.basis import Basis
 from tempo.secrecy.keys import Label, SessionKey, SingleUse
@@ -36,13 +38,25 @@ _CENTRE_NOISE = 0.1
 class FeatureKey(Hidden):
     """B and C of every group. They serve one W, and as many X and dY as one W epoch has."""
 
-    __slots__ = ("_once", "b", "c")
+    __slots__ = ("_decoys", "_once", "_stream", "b", "c")
 
     def __init__(self, key: SessionKey, scheme: Scheme, label: Label, *, groups: int, k: int, n: int) -> None:
         stream = key.stream(("features", *label))
         self.b = scheme.features(stream, [k] * groups)
         self.c = scheme.features(stream, [n] * groups)
         self._once = SingleUse()
+        self._stream = key.stream(("decoys", *label))
+        self._decoys: Tensor | None = None
+
+    def decoys(self, groups: int, k: int, count: int) -> Tensor:
+        """Z (G, K, d) float64: secret directions that are added to every X under this B, drawn once. Row by
+        row of U Z^T they have norm 1; their sizes differ by up to 4 times, or they would stand out as one
+        singular value d times."""
+        if self._decoys is None:
+            sizes = self._stream.coefficients(groups * count, 2.0).view(groups, 1, count)
+            sizes /= torch.linalg.vector_norm(sizes, dim=2, keepdim=True)
+            self._decoys = self._stream.gaussian(groups, k, count) * (sizes / k**0.5)
+        return self._decoys
 
     def seal_w(self, w_GNK: Tensor, *, out: Tensor | None = None) -> Tensor:
         """W' = C W B*^T, in `out` if that is given (its dtype may be bfloat16). Raises KeySpentError the
@@ -86,6 +100,11 @@ class RowKey(Hidden):
         stream = self._key.stream(("rows", *self._label))
         return self._scheme.rows(stream, self._rows)
 
+    def draws(self, width: int, dtype: torch.dtype) -> list[Tensor]:
+        """U (R, width) of each group: uniform, of variance 1; the same at every call."""
+        stream = self._key.stream(("draws", *self._label))
+        return [stream.uniform(count, width).sub_(0.5).mul_(12**0.5).to(dtype) for count in self._rows]
+
     def seal_x(
         self,
         a: Sequence[Basis],
@@ -94,12 +113,13 @@ class RowKey(Hidden):
         where: Selection,
         centre_G1K: Tensor | None = None,
         *,
+        added: Added | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """X' = A (X - 1 c^T) B^T (T, K) of the rows `where`, in `out` if that is given (its dtype may be
-        bfloat16). Raises KeySpentError the second time."""
+        """X' = A (X - 1 c^T + U Z^T) B^T (T, K) of the rows `where`, in `out` if that is given (its dtype
+        may be bfloat16). Raises KeySpentError the second time."""
         self._once.spend("X")
-        return self._seal(a, b, x_GRK, where, centre_G1K, out)
+        return self._seal(a, b, x_GRK, where, centre_G1K, added, out)
 
     def seal_dy(
         self,
@@ -113,7 +133,7 @@ class RowKey(Hidden):
         """dY' = A* dY C*^T (T, N) of the rows `where`, as `seal_x`."""
         self._once.spend("dY")
         a, c = [basis.dual() for basis in a], [basis.dual() for basis in c]
-        return self._seal(a, c, dy_GRN, where, None, out)
+        return self._seal(a, c, dy_GRN, where, None, None, out)
 
     def _seal(
         self,
@@ -122,23 +142,40 @@ class RowKey(Hidden):
         t_GRF: Tensor,
         where: Selection,
         centre_G1F: Tensor | None,
+        added: Added | None,
         out: Tensor | None,
     ) -> Tensor:
         out = t_GRF.new_empty(sum(self._rows), t_GRF.shape[2]) if out is None else out
         transform(
             [
                 Transform(
-                    rows(t_GRF[g]),
+                    rows(t_GRF[g]) if added is None else added.to(t_GRF, where, g),
                     out[lo:hi],
                     rows_[g].stretches,
                     features[g].stretches[0],
-                    source_rows=where.index[g],
+                    source_rows=where.index[g] if added is None else None,
                     before=None if centre_G1F is None else centre_G1F[g, 0],
                 )
                 for g, (lo, hi) in enumerate(spans(self._rows))
             ]
         )
         return out
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Added(Hidden):
+    """U Z^T: what is added to the rows of X on their way (tempo/secrecy/cover.py)."""
+
+    u: Sequence[Tensor]
+    z_GKs: Tensor
+    pool: Pool
+
+    def to(self, x_GRK: Tensor, where: Selection, g: int) -> Tensor:
+        """Those rows of one group with their share added, in memory of their own."""
+        rows_RK = resolved(where.take(x_GRK, g))
+        out = self.pool.empty(tuple(rows_RK.shape), rows_RK.dtype)
+        return torch.addmm(rows_RK, self.u[g], self.z_GKs[g].mT, out=out)
 
 
 def open_rows(

@@ -32,8 +32,9 @@ from tempo.wire import Channel, Endpoint, Request, TlsFiles, TlsRefused, Why, de
 from tempo.wire.frame import let_it_read
 from tempo.wire.tls import handshake, wrap
 from tempo.worker.executor import Executor
+from tempo.worker.malicious import Lie, MaliciousWorker
 from tempo.worker.recorder import DEFAULT_MAX_BYTES, Recorder, Recording
-from tempo.worker.server import serve, turn_away
+from tempo.worker.server import send_result, serve, turn_away
 
 _POLL_S = 0.02
 #: TLS alert "protocol version": tells a peer without TLS what this side speaks. OpenSSL sends it nothing.
@@ -59,6 +60,8 @@ class ListenSettings:
     record_bytes: int = DEFAULT_MAX_BYTES
     #: Seconds that frames under way have to end after `stop`.
     grace_s: float = 10.0
+    #: Answer some jobs of each connection falsely: for tests, chaos and demonstrations.
+    unsafe_lie: Lie | None = None
 
     def __post_init__(self) -> None:
         if self.memory < self.max_connections or self.max_connections < 1:
@@ -203,8 +206,11 @@ class Listener:
             self._greeted(peer)
             self._tell(peer, f"serves {name}")
             executor = Executor(self._settings.device, self._share)
+            lie = self._settings.unsafe_lie
+            answer = send_result if lie is None else MaliciousWorker(channel, executor, lie).answer
             stopping = self._is_stopping
-            self._tell(peer, serve(channel, executor, hello_s=limits.HANDSHAKE_SECONDS, stopping=stopping))
+            hello_s = limits.HANDSHAKE_SECONDS
+            self._tell(peer, serve(channel, executor, answer, hello_s=hello_s, stopping=stopping))
         finally:
             self._places.release()
 

@@ -68,6 +68,10 @@ class Lie:
         return f"{self.kind}:{self.first}:{self.count}"
 
 
+#: Shape and dtype: a reply of another is no lie that only a check finds.
+Form = tuple[tuple[int, ...], torch.dtype]
+
+
 @final
 class MaliciousWorker:
     """Serves one connection like `serve`, and lies as `lie` says."""
@@ -77,12 +81,13 @@ class MaliciousWorker:
         self._executor = executor
         self._lie = lie
         self._jobs = 0
-        self._latest: dict[tuple[int, ...], Tensor] = {}  # by shape: what stale and swap draw from
+        self._latest: dict[Form, Tensor] = {}  # what stale and swap draw from
 
     def serve(self) -> None:
-        serve(self._channel, self._executor, self._answer)
+        serve(self._channel, self._executor, self.answer)
 
-    def _answer(self, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
+    def answer(self, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
+        """Send a result, or the lie whose turn it is. What `serve` takes."""
         number, self._jobs = self._jobs, self._jobs + 1
         lie = self._lie
         if lie.first <= number < lie.first + lie.count:
@@ -90,8 +95,8 @@ class MaliciousWorker:
         else:
             send_result(channel, request, result)
         if lie.kind in (LieKind.STALE, LieKind.SWAP):
-            self._latest.pop(tuple(result.shape), None)
-            self._latest[tuple(result.shape)] = result
+            self._latest.pop(_form(result), None)
+            self._latest[_form(result)] = result
 
     def _tell(self, kind: LieKind, channel: Connection, request: Compute | Ring, result: Tensor) -> None:
         forged = self._forge(kind, result)
@@ -142,7 +147,7 @@ class MaliciousWorker:
             case LieKind.ZEROS:
                 return torch.zeros_like(result)
             case LieKind.STALE:
-                return self._latest.get(tuple(result.shape), result)
+                return self._latest.get(_form(result), result)
             case LieKind.SWAP:
                 return self._swapped(result)
             case LieKind.WRONG_SHAPE:
@@ -153,7 +158,7 @@ class MaliciousWorker:
                 return None
 
     def _swapped(self, result: Tensor) -> Tensor:
-        others = [t for shape, t in self._latest.items() if shape != tuple(result.shape) and t.numel()]
+        others = [t for form, t in self._latest.items() if form[0] != tuple(result.shape) and t.numel()]
         other = (others or [result.flip(0)])[-1].reshape(-1).to(result.dtype)
         times = -(-result.numel() // max(1, other.numel()))
         return other.repeat(times)[: result.numel()].reshape(result.shape).contiguous()
@@ -167,6 +172,10 @@ class MaliciousWorker:
 
     def _raw(self, data: bytes) -> None:
         self._channel.send_raw(data, deadline=time.monotonic() + 60)
+
+
+def _form(result: Tensor) -> Form:
+    return tuple(result.shape), result.dtype
 
 
 def _flipped(result: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def test_a_worker_cannot_fill_the_disk(tmp_path):
     signer = Signer.generate("example.org/run")
     with Ledger.create(tmp_path / "log", signer) as ledger:
         log = SessionLog(ledger, "1", {"scheme": "mixing"}, ["w"])
-        log._entered["w"] = EACH - 1
+        log._entered["w", False] = EACH - 1
         for _ in range(5):
             log.event(Event(EventKind.LOST, "w", "gone"))
             log.event(Event(EventKind.HEDGED, "v", "slow"))

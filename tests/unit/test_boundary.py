@@ -27,6 +27,9 @@ MASTER_ONLY = (
     "kernels",
     "backward",
     "plan",
+    "sharing",
+    "products",
+    "config_file",
 )
 
 
@@ -121,7 +124,7 @@ def test_the_operation_knows_neither_side(path):
     "path", [p for p in FILES if name_of(p).split("/")[0] in ("fleet", "wire")], ids=name_of
 )
 def test_whatever_holds_a_socket_knows_no_key(path):
-    knows = ("secrecy", "integrity", "engine", "session")
+    knows = ("secrecy", "integrity", "engine", "session", "sharing")
     assert not [m for m in imports_of(path) if m.startswith("tempo.") and m.split(".")[1] in knows]
 
 
@@ -154,7 +157,7 @@ def test_only_integrity_opens_an_unverified_reply():
             openers.add(name_of(path))
         if any(isinstance(n, ast.Attribute) and n.attr == "_tensor" for n in ast.walk(tree_of(path))):
             peekers.add(name_of(path))
-    assert openers == {"ops/unverified.py", "integrity/freivalds.py"}
+    assert openers == {"ops/unverified.py", "integrity/freivalds.py", "integrity/exact.py"}
     assert peekers == {"ops/unverified.py"}
 
 
@@ -169,7 +172,8 @@ def test_nobody_reaches_attributes_by_a_name_in_a_string_to_open_one():
 
 # ---- generators --------------------------------------------------------------------------------
 
-SECRET_FILES = [p for p in FILES if name_of(p).split("/")[0] in ("secrecy", "integrity", "kernels")]
+SECRET = ("secrecy", "integrity", "kernels", "sharing")
+SECRET_FILES = [p for p in FILES if name_of(p).split("/")[0] in SECRET]
 
 DRAWS = {
     *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
@@ -246,7 +250,9 @@ def test_nothing_secret_is_asserted_away():
         assert not [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Assert)], name_of(path)
 
 
-ATTACKS = [f for f in FILES if f.parent.name == "attacks" and f.name not in ("truth.py", "record.py")]
+ATTACKS = [
+    f for f in FILES if f.parent.name == "attacks" and f.name not in ("truth.py", "record.py", "registry.py")
+]
 
 
 @pytest.mark.parametrize("path", ATTACKS, ids=name_of)

@@ -45,7 +45,7 @@ def run(name, scheme, precision=FULL):
     key, ids, stats = SessionKey(), itertools.count(1), Stats()
     sch = CONFIG.with_options(scheme=scheme).make_scheme()
     with Fleet([DeviceWorker("cpu", name="w")], FleetSettings()) as fleet, torch.no_grad():
-        verifier = Verifier(key, CONFIG.probes)
+        verifier = Verifier(key, CONFIG.repetitions)
         desk = Desk(key, sch, verifier, stats, ids, itertools.count(1), fleet.release, precision)
         engine = Engine(
             desk,

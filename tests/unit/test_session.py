@@ -101,6 +101,7 @@ class Scripted(Worker):
         ({"rounds": 0}, "rounds"),
         ({"probes": 0}, "probes"),
         ({"weight_uses": 0}, "weight_uses"),
+        ({"weight_uses": 5}, "unsafe_many_uses"),
     ],
 )
 def test_settings_that_cannot_be(options, message):
@@ -130,7 +131,8 @@ def test_a_config_may_be_given_and_overridden():
         {"rounds": 4, "spread": 2.0},
         {"chunk": 128},
         {"probes": 1},
-        {"weight_uses": 1},
+        {"weight_uses": 4},
+        {"weight_uses": 5, "unsafe_many_uses": True},
         {"min_size": 4, "unsafe_small": True},
         {"min_size": 0, "unsafe_small": True},
         {"scheme": "unsafe_none"},
@@ -225,7 +227,7 @@ def test_encodings_where_less_is_wanted(key_shift):
         with Session("cpu", key_shift=key_shift) as session:
             y = session.protect(model)(x.clone().requires_grad_(x_grad))
             if y.requires_grad:
-                y.sum().backward()
+                (y * torch.linspace(1, 2, len(y))[:, None]).sum().backward()
             report = session.report()
             assert report.encodings == (shifted if key_shift else fresh)
             assert report.encodings_without_key_shift == fresh
@@ -238,6 +240,30 @@ def test_micro_batches_share_an_encoded_weight_for_so_many_uses():
         for _ in range(9):
             model(x)
         assert session.report().encodings == 9 + 3
+
+
+def encoded(uses, workers, rows):
+    """Encodings of X and of W in four forward passes of so many rows."""
+    model, x = nn.Sequential(nn.Linear(64, 64, dtype=torch.float64)), r(rows, 64)
+    with Session(["cpu"] * workers, weight_uses=uses) as session, torch.no_grad():
+        session.protect(model)
+        for _ in range(4):
+            model(x)
+        return session.report().encodings
+
+
+def test_no_two_operands_share_a_weight_by_default():
+    assert Config().weight_uses == 1
+    assert encoded(1, workers=1, rows=128) == 4 + 4
+
+
+def test_pieces_of_an_operation_count_as_uses():
+    """Two workers' shares have row keys of their own, so a pass is two uses; one that has more than there
+    may be gets a W of its own, and no more than that."""
+    assert encoded(4, workers=1, rows=128) == 4 + 1
+    assert encoded(4, workers=2, rows=128) == 4 + 2
+    assert encoded(3, workers=2, rows=128) == 4 + 4
+    assert encoded(1, workers=2, rows=128) == 4 + 4
 
 
 # ---- the report -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 
 from tempo.config import Config
 from tempo.memory import Pool
+from tempo.secrecy.cover import Cover
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.rows import Selection, row_norms_and_sums
 from tempo.secrecy.seal import FeatureKey
@@ -18,7 +19,12 @@ ALL = torch.arange(R)
 
 
 def gradient(dy, centre, sums):
-    return WeightGradient(SimpleNamespace(stats=Stats(), pool=Pool()), dy, sums, centre, K)
+    cover = Cover(centre, 0, None, ())
+    return WeightGradient(SimpleNamespace(stats=Stats(), pool=Pool()), dy, sums, cover, K)
+
+
+def add(dw, key, where, sealed, dy):
+    dw.add(SimpleNamespace(key=key, where=where), sealed, dy)
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_the_centre_has_the_rows_that_were_sent(dy, centre, key, parts, told):
     sums = row_norms_and_sums(dy)[1] if told else None
     dw = gradient(dy, centre, sums)
     for index in parts:
-        dw.add(key, Selection(tuple(index), R), torch.zeros(G, N, K, dtype=torch.float64))
+        add(dw, key, Selection(tuple(index), R), torch.zeros(G, N, K, dtype=torch.float64), dy)
     sent = sum(Selection(tuple(index), R).mask().double() for index in parts)
     assert sent.max() == 1
     exact = torch.einsum("gr,grn,gk->gnk", sent, dy, centre[:, 0])
@@ -64,10 +70,10 @@ def test_the_shares_of_workers_and_master_add_up(dy, centre, key):
     where = Selection.everything(G, R)
     dw = gradient(dy, None, None)
     dw.local[0] += exact[0]
-    dw.add(key, where, sealed.clone())
-    dw.add(key, where, sealed.clone())
+    add(dw, key, where, sealed.clone(), dy)
+    add(dw, key, where, sealed.clone(), dy)
     other = FeatureKey(SessionKey(), Config().make_scheme(), (1,), groups=G, k=K, n=N)
-    dw.add(other, where, sealed.clone())
+    add(dw, other, where, sealed.clone(), dy)
     expected = 2 * decoded + other.open_dw(sealed.clone())
     expected[0] += exact[0]
     torch.testing.assert_close(dw.finish(), expected)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
+from torch import Tensor
+
 from tempo.attacks.attack import Attack
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import Trials
@@ -21,3 +23,7 @@ class Scorer(ABC, Generic[G]):
     @abstractmethod
     def score(self, guess: G, truth: Truth) -> dict[str, Trials]:
         """Trials for each kind of operand: its name for the table, such as "W of linear layers"."""
+
+    def pictures(self, guess: G, truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
+        """What was recovered beside what was true: a title, and two images (H, W). None by default."""
+        return []

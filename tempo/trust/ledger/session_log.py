@@ -8,7 +8,8 @@
 
 A failure is on disk before the run goes on: where the log cannot be written, nothing goes on without it. A
 worker that misbehaves for days must not fill the disk, so of each worker so many events are entered, the rest
-is counted. Evictions, hedging and retries are daily business, counted too.
+is counted. Of its failures as many again: no number of other events keeps one out. Evictions, hedging and
+retries are daily business, counted too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class SessionLog:
         """settings: those that differ from the defaults, `scheme` always."""
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._entered: Counter[str] = Counter()
+        self._entered: Counter[tuple[str, bool]] = Counter()
         self._only_counted: Counter[str] = Counter()
         self._closed = False
         scheme = str(settings["scheme"])
@@ -47,13 +48,15 @@ class SessionLog:
 
     def event(self, event: Event) -> None:
         """Raises OutsideError where the log cannot be written."""
+        failure = event.kind in _FAILURES
+        whose = (event.worker, failure)
         with self._lock:
-            enter = event.kind not in _COUNTED and self._entered[event.worker] < EACH
+            enter = event.kind not in _COUNTED and self._entered[whose] < EACH
             if not enter:
                 self._only_counted[event.kind.value] += 1
                 return
-            self._entered[event.worker] += 1
-        kind = Kind.INTEGRITY_FAILURE if event.kind in _FAILURES else Kind.WORKER_EVENT
+            self._entered[whose] += 1
+        kind = Kind.INTEGRITY_FAILURE if failure else Kind.WORKER_EVENT
         fields = {"event": event.kind.value, "worker": event.worker[:200], "detail": event.detail[:900]}
         try:
             self._ledger.append(kind, **fields)

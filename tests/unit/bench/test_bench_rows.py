@@ -7,7 +7,7 @@ import pytest
 from tempo.bench.budget import Budget
 from tempo.bench.crew import Crew
 from tempo.bench.protected import Protected
-from tempo.bench.result import KERNEL_FIELDS, STEP_FIELDS, Result, cpu_flags, isa
+from tempo.bench.result import INTEGRITY_FIELDS, KERNEL_FIELDS, STEP_FIELDS, Result, cpu_flags, isa
 from tempo.bench.roofline import Constants, Load
 from tempo.bench.scale import efficiency
 from tempo.bench.steps import Case, StepRows
@@ -42,6 +42,14 @@ def test_fields_of_rows_are_frozen() -> None:
         *("workers_are", "phase", "arithmetic", "seconds_min", "seconds_max", "repeats", "roofline_share"),
         *("check_seconds", "speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
         *("allowed_speedup", "allowed_share"),
+    ]
+
+
+def test_fields_of_integrity_begin_with_those_of_the_design() -> None:
+    assert list(INTEGRITY_FIELDS) == [
+        *("op", "dtype", "tamper", "relative_size", "trials", "detected", "checks", "false_alarms"),
+        *("shape", "operands", "probes", "tolerances", "threshold", "expected", "row_checks", "products"),
+        *("largest_ratio", "accuracy", "loss", "loss_difference", "rounds"),
     ]
 
 

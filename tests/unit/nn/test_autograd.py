@@ -175,7 +175,8 @@ def test_layers_in_float32_err_little_more_than_plain_float32(name, scheme):
     ],
 )
 def test_strided_inputs(make, x, scheme):
-    (row,) = oracle(nn.Sequential(make().double()), [x], scheme=scheme)
+    """One row that stands for all is one of them: sent where nobody looks for rows that repeat."""
+    (row,) = oracle(nn.Sequential(make().double()), [x], scheme=scheme, repeats=1.0)
     assert row.offloaded
 
 

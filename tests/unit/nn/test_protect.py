@@ -477,7 +477,8 @@ def test_a_tied_embedding(session, unsafe):
     assert where(session) == {"body": None, "lm_head": None if unsafe else LAST}
 
 
-def test_a_weight_of_two_layers_is_encoded_once(session):
+@pytest.mark.parametrize(("uses", "encoded"), [(1, 2), (2, 1)])
+def test_a_weight_of_two_layers_is_encoded_once_where_it_may_be_used_twice(uses, encoded):
     torch.manual_seed(2)
     model = nn.Sequential(
         nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
@@ -485,8 +486,9 @@ def test_a_weight_of_two_layers_is_encoded_once(session):
     model[2].weight = model[0].weight
     x = r(128, 64)
     want = step(copy.deepcopy(model), x)
-    close(step(session.protect(model), x), want)
-    assert session.report().encodings == 2 + 1 + 2  # X twice, W once, dY twice
+    with Session("cpu", weight_uses=uses) as session:
+        close(step(session.protect(model), x), want)
+        assert session.report().encodings == 2 + encoded + 2  # X twice, W, dY twice
 
 
 def test_a_module_registered_twice(session):

@@ -52,14 +52,15 @@ def test_a_training_step_by_hand():
 
 
 def test_inference_encodes_a_weight_once_in_many_requests():
-    c = of(op(want_x=False, want_w=False), inference=True, weight_uses=100)
+    c = of(op(want_x=False, want_w=False), inference=True, weight_uses=100, unsafe_many_uses=True)
     assert c.flops == 2 * 1000 * 200 * 300
     assert c.master_seconds["encode"] == pytest.approx(5e-9 * (X + W / 100))
     assert c.bytes_up == 4 * (X + W / 100)
     assert c.bytes_down == 4 * Y
     # No witness, and only the reply's check beside X and W.
     assert c.master_seconds["check"] == pytest.approx(1e-9 * (X + W + Y))
-    computed = of(op(want_x=False, want_w=False, weight_computed=True), inference=True, weight_uses=100)
+    many = {"weight_uses": 100, "unsafe_many_uses": True}
+    computed = of(op(want_x=False, want_w=False, weight_computed=True), inference=True, **many)
     assert computed.bytes_up == 4 * (X + W)
 
 

@@ -168,7 +168,10 @@ def test_totals_add_up():
     assert stays.totals()["speedup_over_tee"] == pytest.approx(1.0)
     assert (stays.bytes_up, stays.tee_peak_bytes, stays.worker_peak_bytes) == (0, 0, 0)
     assert all(r.leakage == NOTHING for r in stays.rows)
+    assert all(r.visible == () and r.fields()["leakage_class"] == "nothing" for r in stays.rows)
     forced = make_plan(found, quick_tee, Config(), default="always")
+    fields = [r.fields() for r in forced.rows]
+    assert all("spectrum" in f["visible"] and f["leakage_class"] == "invariants" for f in fields)
     assert all(r.offload and "mixed in secret bases" in r.leakage for r in forced.rows)
     assert forced.tempo_seconds > forced.tee_seconds
     never = make_plan(found, slow_tee, Config(), default="never")

@@ -18,6 +18,7 @@ from tempo.integrity import Verifier
 from tempo.lowering.bmm import Bmm
 from tempo.lowering.linear import Linear
 from tempo.ops import Job, Op, Operand, Unverified
+from tempo.secrecy.hardening import PLAIN
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.pieces import Desk, KeptRows
 from tempo.secrecy.scheme import scheme_from
@@ -73,14 +74,25 @@ class Spy(Worker):
 class House:
     """An engine with one spy, or more."""
 
-    def __init__(self, scheme="mixing", *, key_shift=True, spies=1, uses=256, lies=None, fallback=True):
+    def __init__(
+        self,
+        scheme="mixing",
+        *,
+        key_shift=True,
+        spies=1,
+        uses=256,
+        lies=None,
+        fallback=True,
+        hardening=PLAIN,
+    ):
         key, ids, self.stats = key_of(scheme), itertools.count(1), Stats()
         self.spies = [Spy(f"spy{i}", (lies or {}).get(i)) for i in range(spies)]
         self.spy = self.spies[0]
         self.fleet = Fleet(self.spies, FleetSettings())
-        sch = scheme_from(scheme, spread=2**0.5, chunk=8192, smallest=64, rounds=2, row_rounds=2, block=64)
+        sizes = {"chunk": 8192, "smallest": 64, "rounds": 2, "row_rounds": 2, "block": 64}
+        sch = scheme_from(scheme, spread=2**0.5, **sizes, hardening=hardening)
         desk = Desk(key, sch, Verifier(key, 2), self.stats, ids, itertools.count(1), self.fleet.release)
-        self.weights = Weights(key, sch, ids, self.fleet.release, uses, desk.pool)
+        self.weights = Weights(key, sch, ids, self.fleet.release, uses, desk.pool, self.stats)
         self.engine = Engine(desk, self.fleet, self.weights, key_shift=key_shift, local_fallback=fallback)
 
     def __enter__(self):

@@ -1,0 +1,127 @@
+"""Adaptive attack on `mixing`, 1: joint diagonalisation of the batches that share one feature basis.
+
+Written with the scheme's source in hand. Rows get a fresh A for every operand, features keep B as long as W
+keeps its key (an optimizer step; `weight_uses` requests in inference). What row mixing hardly changes:
+
+    S_t = X'_t^T X'_t = B X_t^T (A_t^T A_t) X_t B^T        one for each operand t of the epoch
+
+A is nearly orthogonal (Hadamards and coefficients near 1), so S_t is nearly B G_t B^T with G_t = X_t^T X_t,
+whatever the number of rows and rounds. Features that are active in some batches more than in others make
+the diagonals of G_t fluctuate more than the rest:
+
+    Var (G_t)_kk = R (kurtosis_k + 2)        Var (G_t)_kl = R        for independent features of variance 1
+
+and the rotation that concentrates the fluctuation on the diagonals of the whitened S_t undoes B up to a
+permutation and scales.
+
+    1. Of each W' with enough operands, and each group: S_t, brought to equal traces; their mean whitens.
+    2. Joint diagonalisation by Jacobi rotations (Cardoso and Souloumiac, SIAM J. Matrix Anal. 1996).
+    3. U = rotation x whitener: U B should be a scaled permutation, and X' U^T = A X up to order.
+
+Axes: T operands, K in-features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.knowledge import Nothing
+from tempo.attacks.transcript import Pass, Transcript
+
+_LEAST: Final = 8  # operands under one key
+_MOST: Final = 512
+_WIDEST: Final = 128
+_ENTRIES: Final = 2_000_000  # of all matrices of one key
+_PAIRS: Final = 3  # keys and groups that are attacked
+_SWEEPS: Final = 8
+_ROTATION: Final = 1e-4  # radians below which a rotation is none
+
+Matrix = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Unmixed:
+    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
+    whitener (K, K) it is a rotation of. operands: how many shared the key."""
+
+    x_id: int
+    group: int
+    unmixing: Tensor
+    whitener: Tensor
+    operands: int
+
+
+@final
+class AdaptiveCovariances(Attack[Nothing, list[Unmixed]]):
+    name: ClassVar[str] = "adaptive-covariances"
+    number: ClassVar[int] = 23
+    title: ClassVar[str] = "Adaptive: joint diagonalisation over the operands of one W epoch"
+    adversary: ClassVar[str] = "a worker that read the scheme's source"
+    side_knowledge: ClassVar[str] = "none"
+    knowledge: ClassVar[type[Nothing]] = Nothing
+    metric: ClassVar[str] = "the largest true feature's share of the energy of each recovered one"
+    compute: ClassVar[str] = f"{_SWEEPS} Jacobi sweeps over at most {_MOST} matrices of width {_WIDEST}"
+
+    def run(self, transcript: Transcript, knowledge: Nothing) -> list[Unmixed]:
+        found = [
+            _unmixed(passes, group)
+            for passes, group in _epochs(transcript)
+            if passes[0].x.shape[1] <= _WIDEST and len(passes) >= _LEAST
+        ]
+        if not found:
+            raise NothingToAttack(
+                f"no W' of at most {_WIDEST} in-features met {_LEAST} operands under one key: micro-batches, "
+                "chunks or requests of inference would"
+            )
+        return found
+
+
+def _epochs(transcript: Transcript) -> Iterator[tuple[list[Pass], int]]:
+    pairs = [(passes, g) for passes in transcript.layers() for g in range(len(passes[0].rows))]
+    yield from pairs[:: max(1, -(-len(pairs) // _PAIRS))]
+
+
+def _unmixed(passes: list[Pass], group: int) -> Unmixed:
+    most = min(_MOST, max(_LEAST, _ENTRIES // passes[0].x.shape[1] ** 2))
+    rows = [p.groups(p.x)[group].double() for p in passes[:most]]
+    s_TKK = np.stack([(t.mT @ t / max(1, len(t))).numpy() for t in rows])
+    s_TKK /= np.maximum(np.trace(s_TKK, axis1=1, axis2=2), 1e-300)[:, None, None]
+    values, vectors = np.linalg.eigh(s_TKK.mean(0))
+    live = np.maximum(values, 1e-9 * values[-1])
+    whitener = (vectors / np.sqrt(live)) @ vectors.T
+    rotation = jointly_diagonal(whitener @ s_TKK @ whitener)
+    u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
+    return Unmixed(passes[0].x_id, group, u, p, len(rows))
+
+
+def jointly_diagonal(m_TKK: Matrix) -> Matrix:
+    """V orthogonal (K, K) that makes all V^T M_t V as diagonal as one V can."""
+    m = np.ascontiguousarray(m_TKK.transpose(1, 2, 0))  # (K, K, T)
+    k = m.shape[0]
+    v: Matrix = np.eye(k)
+    for _ in range(_SWEEPS):
+        turned = False
+        for p in range(k - 1):
+            for q in range(p + 1, k):
+                a, b = m[p, p] - m[q, q], 2 * m[p, q]
+                on, off = float(a @ a - b @ b), 2 * float(a @ b)
+                angle = 0.5 * np.arctan2(off, on + np.hypot(on, off))
+                if abs(angle) < _ROTATION:
+                    continue
+                turned = True
+                c, s = np.cos(angle), np.sin(angle)
+                m[p], m[q] = c * m[p] + s * m[q], c * m[q] - s * m[p]
+                m[:, p], m[:, q] = c * m[:, p] + s * m[:, q], c * m[:, q] - s * m[:, p]
+                v[:, p], v[:, q] = c * v[:, p] + s * v[:, q], c * v[:, q] - s * v[:, p]
+        if not turned:
+            break
+    return v

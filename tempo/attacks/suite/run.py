@@ -1,0 +1,230 @@
+"""Runs attacks over subjects and schemes: the undefended run first, since every score is judged against it.
+
+    for each subject:  record in the clear, attack, score                   the undefended scores
+                       for each scheme: record, attack, score, judge
+
+Recordings hold secrets of the reference's model and are removed at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from tempo.attacks.attack import NothingToAttack
+from tempo.attacks.reference.subject import Subject
+from tempo.attacks.registry import Entry
+from tempo.attacks.suite.clock import Clock, OutOfTime, deadline
+from tempo.attacks.suite.recording import Recording, architecture_of, record
+from tempo.attacks.suite.rows import NOTHING, Picture, Result, Row
+from tempo.attacks.suite.side import NEEDS, SideKnowledge
+from tempo.attacks.suite.variant import UNDEFENDED, Variant
+from tempo.attacks.verdict import Trials, finding
+from tempo.errors import TempoError
+
+#: Pictures that are kept of one attack on one recording.
+_PICTURES: Final = 6
+
+Undefended = dict[tuple[str, str], float]
+
+
+class Watcher(ABC):
+    """Abstract: who is told how far the suite is."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """A notice."""
+
+    @abstractmethod
+    def begin(self, runs: int) -> None:
+        """So many attacks on recordings are to come."""
+
+    @abstractmethod
+    def running(self, what: str) -> None:
+        """What comes next."""
+
+    @abstractmethod
+    def done(self, rows: Sequence[Row]) -> None:
+        """One attack on one recording, or one that was skipped."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """entries: attacks by the name of each subject. makers: how subjects are made, by name."""
+
+    entries: Mapping[str, Sequence[Entry]]
+    makers: Mapping[str, Callable[[Callable[[str], None]], Subject]]
+    variants: Sequence[Variant]
+
+    @property
+    def recorded(self) -> list[Variant]:
+        """The undefended one first, wanted or not."""
+        clear = Variant(UNDEFENDED)
+        return [clear, *(v for v in self.variants if v != clear)]
+
+    @property
+    def runs(self) -> int:
+        return len(self.recorded) * sum(map(len, self.entries.values()))
+
+
+def run(plan: Plan, clock: Clock, watcher: Watcher) -> Result:
+    """Raises UsageError for settings that a scheme refuses; whatever else fails is a skipped row."""
+    start = time.monotonic()
+    result = Result()
+    suite = _Suite(plan, clock, watcher, result)
+    watcher.begin(plan.runs)
+    for name, entries in plan.entries.items():
+        suite.attack_subject(name, entries)
+    wanted = {str(variant) for variant in plan.variants}
+    result.rows = [row for row in result.rows if row.scheme in wanted]
+    result.seconds = time.monotonic() - start
+    return result
+
+
+@final
+class _Suite:
+    def __init__(self, plan: Plan, clock: Clock, watcher: Watcher, result: Result) -> None:
+        self._plan, self._clock, self._watcher, self._result = plan, clock, watcher, result
+        self._left = plan.runs
+
+    def attack_subject(self, name: str, entries: Sequence[Entry]) -> None:
+        try:
+            subject = self._plan.makers[name](self._watcher.say)
+        except TempoError as error:
+            for variant in self._plan.recorded:
+                self._skip_all(entries, variant, name, f"{name} could not be had: {error}")
+            return
+        self._result.subjects[name] = subject.title
+        undefended: Undefended = {}
+        side: SideKnowledge | None = None
+        for variant in self._plan.recorded:
+            if self._clock.left_s <= 0:
+                self._skip_all(entries, variant, name, "out of time: not begun")
+                continue
+            self._watcher.running(f"{name}, {variant}: recording")
+            with tempfile.TemporaryDirectory(prefix="tempo-attack-") as folder:
+                recording = record(subject, variant, Path(folder))
+                side = side or SideKnowledge(subject, architecture_of(recording, subject.model))
+                for entry in entries:
+                    self._attack(entry, name, recording, side, undefended)
+
+    def attack_recording(self, entries: Sequence[Entry], name: str, recording: Recording) -> None:
+        """One that was made elsewhere: without side knowledge besides the architecture, and without an
+        undefended score."""
+        side = SideKnowledge(None, architecture_of(recording, None))
+        for entry in entries:
+            self._attack(entry, name, recording, side, {})
+
+    def _attack(
+        self,
+        entry: Entry,
+        name: str,
+        recording: Recording,
+        side: SideKnowledge,
+        undefended: Undefended,
+    ) -> None:
+        attack, variant = entry.attack, recording.variant
+        self._watcher.running(f"{name}, {variant}: {attack.name}")
+        seconds = self._clock.share_s(self._left)
+        self._left -= 1
+        start = time.monotonic()
+        try:
+            if seconds <= 0:
+                raise OutOfTime
+            # Made once for all attacks that take it, so that the first of them does not pay for it.
+            knowledge = side.of(attack.knowledge, recording)
+            if knowledge is None:
+                raise NothingToAttack(f"{name} has no {NEEDS.get(attack.knowledge, 'such knowledge')}")
+            with deadline(seconds):
+                guess = attack.run(recording.transcript, knowledge)
+                trials = entry.scorer.score(guess, recording.truth)
+                pictures = entry.scorer.pictures(guess, recording.truth)[:_PICTURES]
+        except NothingToAttack as error:
+            rows = [_skipped(entry, variant, name, f"{NOTHING}: {error}", start)]
+        except OutOfTime:
+            spent = f"after {time.monotonic() - start:.0f} s" if seconds > 0 else "not begun"
+            rows = [_skipped(entry, variant, name, f"out of time: {spent}", start)]
+        except Exception as error:  # a fault of one attack must not hide what the others found
+            rows = [_skipped(entry, variant, name, f"failed: {type(error).__name__}: {error}", start)]
+        else:
+            rows = _judged(entry, variant, name, trials, undefended, start)
+            self._result.pictures += [
+                Picture(attack.name, str(variant), name, title, recovered.detach(), true.detach())
+                for title, recovered, true in pictures
+            ]
+        self._result.rows += rows
+        self._watcher.done(rows)
+
+    def _skip_all(self, entries: Sequence[Entry], variant: Variant, name: str, why: str) -> None:
+        for entry in entries:
+            row = _skipped(entry, variant, name, why, time.monotonic())
+            self._left -= 1
+            self._result.rows.append(row)
+            self._watcher.done([row])
+
+
+def run_on_recording(
+    entries: Sequence[Entry], name: str, recording: Recording, clock: Clock, watcher: Watcher
+) -> Result:
+    """Attacks on a transcript that was recorded elsewhere, judged by the truth that was kept beside it."""
+    start = time.monotonic()
+    result = Result(subjects={name: "a recorded transcript"})
+    watcher.begin(len(entries))
+    plan = Plan({name: entries}, {}, [recording.variant])
+    _Suite(plan, clock, watcher, result).attack_recording(entries, name, recording)
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _judged(
+    entry: Entry,
+    variant: Variant,
+    name: str,
+    trials: Mapping[str, Trials],
+    undefended: Undefended,
+    start: float,
+) -> list[Row]:
+    """A row for each kind of operand. In the clear, the score is the undefended one."""
+    attack = entry.attack
+    seconds = time.monotonic() - start
+    visible = {attack.name} if entry.visible.under(variant.scheme, key_shift=variant.key_shift) else set()
+    rows = []
+    for operand, each in trials.items():
+        found = finding(attack.name, str(variant), operand, attack.side_knowledge, each, float("nan"))
+        if variant.scheme == UNDEFENDED:
+            undefended[attack.name, operand] = found.score
+        clear = undefended.get((attack.name, operand), float("nan"))
+        found = finding(attack.name, str(variant), operand, attack.side_knowledge, each, clear, visible)
+        rows.append(
+            Row(
+                attack.name,
+                str(variant),
+                name,
+                attack.side_knowledge,
+                attack.metric,
+                seconds,
+                found,
+                each.chance_from,
+            )
+        )
+    return rows or [_skipped(entry, variant, name, "failed: the judge returned no trials", start)]
+
+
+def _skipped(entry: Entry, variant: Variant, name: str, why: str, start: float) -> Row:
+    attack = entry.attack
+    seconds = time.monotonic() - start
+    return Row(
+        attack.name,
+        str(variant),
+        name,
+        attack.side_knowledge,
+        attack.metric,
+        seconds,
+        why=" ".join(why.split()),
+    )

@@ -1,0 +1,172 @@
+"""`tempo attack`: what the cloud could learn, measured on what a worker really received."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tempo.cli.output import document, print_json, stderr, to_json
+from tempo.errors import OutsideError, UsageError
+
+if TYPE_CHECKING:
+    from tempo.attacks.registry import Entry
+    from tempo.attacks.suite.rows import Result
+    from tempo.attacks.suite.variant import Variant
+    from tempo.cli.attack_view import Screen
+
+#: Seconds of all attacks together with --fast, which leaves a minute of a quarter of an hour to the rest.
+_FAST_S = 840.0
+_FAST_EACH_S = 60.0
+_EACH_S = 900.0
+_NO_END_S = 1e9
+
+_EXAMPLES = """Measure what the cloud could learn: attacks on what a worker really received.
+
+Examples: "tempo attack --fast" runs everything within a quarter of an hour.
+"tempo attack --only sinkhorn --scheme mixing:block=4,rounds=1" turns a knob down.
+"tempo attack --script train.py:subject --require holds --scheme mixing" asks for your own model.
+"tempo attack --transcript recording --out found" attacks what was recorded before."""
+
+
+def attack(
+    suite: Annotated[
+        list[str] | None, typer.Option(help="all, or an attack by name; repeated. [default: all]")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Of these, attacks whose name contains this text.")] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SCHEME or SCHEME:SETTING=VALUE,...; repeated. [default: unsafe_none and every scheme]"
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="images, mlp, head, steps, kinds, finetune, text; repeated.")
+    ] = None,
+    script: Annotated[
+        str | None,
+        typer.Option(help="Your own model: script.py:function or module:function (docs/secrecy.md)."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of --script: training steps that are recorded.")] = 3,
+    transcript: Annotated[
+        Path | None, typer.Option(help="Folder with recordings of workers, instead of running anything.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Of --transcript, to judge by [default: its folder truth].")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="One reference for each attack, a quarter of an hour in all.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=1.0, help="Seconds; what does not fit is listed as skipped.")
+    ] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(help="holds or visible: exit with 1 where a verdict is worse, or was not reached."),
+    ] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(help="Verdicts, separated by commas: exit with 1 where there is one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, tables and pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Name the attacks and end.")] = False,
+) -> None:
+    for package in ("scipy", "sklearn", *(["matplotlib"] if out else [])):
+        if find_spec(package) is None:
+            raise UsageError(f"attacks need {package}: pip install 'tempo-confidential[attack]'")
+    from tempo.attacks.suite.choose import chosen, forbidden, listing, schemes
+    from tempo.cli.attack_view import Screen, show
+
+    if listed:
+        for line in listing():
+            typer.echo(line)
+        return
+    if sum(given is not None for given in (script, transcript)) + bool(reference) > 1:
+        raise UsageError("--reference, --script and --transcript exclude one another")
+    if truth is not None and transcript is None:
+        raise UsageError("--truth belongs to --transcript")
+    unwanted = forbidden(require, fail_on)
+    entries = chosen(suite or ["all"], only)
+    variants = schemes(scheme)
+    _folder(out)
+    seconds = budget or (_FAST_S if fast else _NO_END_S)
+    with Screen(stderr()) as screen:
+        result = _result(
+            entries, variants, reference, script, steps, transcript, truth, fast, seconds, screen
+        )
+    rows = [row.to_dict() for row in result.rows]
+    command = shlex.join(["tempo", *sys.argv[1:]])
+    fields = document("attack", rows, command=command, subjects=result.subjects, seconds=result.seconds)
+    if out is not None:
+        _write(out, fields, result)
+    if as_json:
+        print_json(fields)
+    else:
+        show(result)
+    # Of the undefended run nothing is promised.
+    names = [str(v) for v in variants if v.scheme != "unsafe_none"]
+    broken = result.against(unwanted, names) if unwanted else []
+    for each in broken:
+        stderr().print(f"[red]Not kept:[/red] {each}", soft_wrap=True)
+    if broken:
+        raise typer.Exit(1)
+
+
+attack.__doc__ = _EXAMPLES
+
+
+def _result(
+    entries: Sequence[Entry],
+    variants: Sequence[Variant],
+    reference: list[str] | None,
+    script: str | None,
+    steps: int,
+    transcript: Path | None,
+    truth: Path | None,
+    fast: bool,
+    seconds: float,
+    screen: Screen,
+) -> Result:
+    from tempo.attacks.suite.choose import of_references, of_script, recording_in
+    from tempo.attacks.suite.clock import Clock
+    from tempo.attacks.suite.run import run, run_on_recording
+
+    clock = Clock(seconds, _FAST_EACH_S if fast else _EACH_S)
+    if transcript is not None:
+        if len(variants) != 1:
+            raise UsageError("--transcript was recorded under one scheme: say which, with --scheme")
+        recording = recording_in(transcript, truth, variants[0])
+        return run_on_recording(entries, "transcript", recording, clock, screen)
+    if script is not None:
+        return run(of_script(script, steps, entries, variants), clock, screen)
+    return run(of_references(reference, entries, variants, fast=fast), clock, screen)
+
+
+def _folder(out: Path | None) -> None:
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
+
+
+def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
+    from tempo.attacks.suite.figures import draw
+    from tempo.attacks.suite.report import as_csv, markdown
+
+    try:
+        pictures = draw(result, out)
+        (out / "attack.json").write_text(to_json(fields) + "\n")
+        (out / "attack.csv").write_text(as_csv(result))
+        (out / "attack.md").write_text(markdown(fields, result, pictures))
+    except OSError as error:
+        raise OutsideError(
+            f"--out {out} cannot be written ({error.strerror}). Name another folder"
+        ) from error
+    stderr().print(f"Written: {out}/attack.json, .csv, .md and {len(pictures)} pictures", soft_wrap=True)

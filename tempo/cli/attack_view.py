@@ -1,0 +1,73 @@
+"""How `tempo attack` is seen: progress on standard error, a table on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tempo.attacks.suite.report import SHORT, short
+from tempo.attacks.suite.rows import Result, Row
+from tempo.attacks.suite.run import Watcher
+from tempo.cli.output import stdout
+
+#: Text columns of the table; the rest are figures.
+_TEXT: Final = ("attack", "reference", "scheme", "operand", "verdict")
+_STYLES: Final = {"broken": "red", "leaks": "yellow", "holds": "green", "visible": "cyan", "skipped": "dim"}
+
+
+@final
+class Screen(Watcher):
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("attacks"),
+            BarColumn(bar_width=40),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, soft_wrap=True)
+
+    def begin(self, runs: int) -> None:
+        self._task = self._progress.add_task("attacks", total=runs, what="")
+
+    def running(self, what: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, what=what)
+
+    def done(self, rows: Sequence[Row]) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task)
+        if not self._progress.console.is_terminal:  # a bar is drawn on terminals alone: logs get lines
+            for row in rows:
+                operand = "" if row.finding is None else f", {row.finding.operand}"
+                self.say(
+                    f"{row.reference}, {row.scheme}, {row.attack}{operand}: {row.verdict} {row.why}".strip()
+                )
+
+
+def show(result: Result) -> None:
+    """A table for people. Notes and details are in the JSON."""
+    made = Table(title="What each attack found", title_justify="left", title_style="bold")
+    for column in SHORT:
+        made.add_column(column, justify="left" if column in _TEXT else "right", overflow="fold")
+    for row in result.rows:
+        *cells, verdict = (escape(cell) for cell in short(row))
+        style = _STYLES.get(verdict, "")
+        made.add_row(*cells, f"[{style}]{verdict}[/{style}]" if style else verdict)
+    stdout().print(made)
