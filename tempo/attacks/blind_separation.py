@@ -45,7 +45,8 @@ _WINDOW: Final = 64
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixing:
-    """v: (mixtures, r), for the features of one group of an operand, or for its rows from `first` on."""
+    """v: (mixtures, r), for the features of one group of an operand, or for its rows from `first` on.
+    found: (samples, r), the components."""
 
     operand: int
     group: int
@@ -53,6 +54,7 @@ class Unmixing:
     method: Literal["FastICA", "second order"]
     first: int
     v: Array
+    found: Array
 
 
 @final
@@ -71,13 +73,14 @@ class BlindSeparation(Attack[Nothing, list[Unmixing]]):
         for id_, group, t in _operands(transcript):
             if len(t) >= 2 * 8:
                 some = t[:_SAMPLES]
-                out.append(Unmixing(id_, group, "features", "FastICA", 0, fastica(some, most=_most(some))))
+                v = fastica(some, most=_most(some))
+                out.append(Unmixing(id_, group, "features", "FastICA", 0, v, some @ v))
                 second = second_order(some, most=min(_SECOND, _most(some)))
-                out.append(Unmixing(id_, group, "features", "second order", 0, second))
+                out.append(Unmixing(id_, group, "features", "second order", 0, second, some @ second))
             rows = t if len(t) <= _WINDOW else t[:_WINDOW]
             if t.shape[1] >= 2 * len(rows):
                 v = fastica(rows.T, most=_most(rows.T))
-                out.append(Unmixing(id_, group, "rows", "FastICA", 0, v))
+                out.append(Unmixing(id_, group, "rows", "FastICA", 0, v, rows.T @ v))
         out = [each for each in out if each.v.shape[1] >= 2]
         if not out:
             raise NothingToAttack("blind separation needs an X' or dY' with 16 rows or more")

@@ -33,7 +33,7 @@ from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.public import Matched, matched
 from tempo.attacks.transcript import Transcript
 
-OPERANDS: Final = 12
+OPERANDS: Final = 8
 #: Dimension of the spaces, iterations of the alignment.
 TOP: Final = 8
 ITERATIONS: Final = 30
@@ -92,16 +92,28 @@ def _spaces(m: Matched, met: list[tuple[int, Tensor]]) -> Spaces:
     moment = sum((x.double().mT @ x.double() for _, x in met), torch.zeros(1, dtype=torch.float64))
     features = aligned = public_features = None
     if met:
-        of_y = torch.linalg.eigh(m.sent @ moment @ m.sent.mT).eigenvectors[:, -TOP:].flip(1)
+        of_y = _strongest(m.sent, moment)
         features = m.sent.mT @ of_y
     if met and m.covariance is not None:
-        of_y = torch.linalg.eigh(public @ m.covariance @ public.mT).eigenvectors[:, -TOP:].flip(1)
+        of_y = _strongest(public, m.covariance)
         public_features = public.mT @ of_y
         if len(m.covariance) <= WIDEST:
             aligned = rotation(m.sent, public, moment, m.covariance) @ vh0[:TOP].mT
     ids = tuple(x_id for x_id, _ in met)
     public_right, right, left = vh0[:TOP].mT, vh[:TOP].mT, u[:, :TOP]
     return Spaces(m.id, m.group, ids, right, left, features, aligned, public_right, public_features)
+
+
+def _strongest(w_NK: Tensor, moment_KK: Tensor) -> Tensor:
+    """(N, TOP) strongest directions of Y: eigenvectors of W M W^T, or left singular vectors of W M^1/2 where
+    that is the smaller problem."""
+    n, k = w_NK.shape
+    if n <= k:
+        return torch.linalg.eigh(w_NK @ moment_KK @ w_NK.mT).eigenvectors[:, -TOP:].flip(1)
+    values, vectors = torch.linalg.eigh(moment_KK)
+    root = vectors * values.clamp_min(0).sqrt()
+    u: Tensor = torch.linalg.svd(w_NK @ root, full_matrices=False)[0]
+    return u[:, :TOP]
 
 
 def deflated(public_NK: Tensor, sent_values: Tensor) -> Tensor:

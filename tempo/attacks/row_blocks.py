@@ -37,14 +37,15 @@ _ROWS: Final = 2048
 #: An entry of the projector below this share of what its row's diagonal allows is none.
 _NONE: Final = 1e-3
 _TURNS: Final = 2000
+#: Smallest scale, relative to the largest of its block.
+_LEAST: Final = 1e-12
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBlocks:
     """Of one group of an operand. label: the block of each row. scale: |s| of each row, 1 in the geometric
-    mean
-    of a block; NaN where it was not found."""
+    mean of a block; NaN where it was not found."""
 
     operand: int
     kind: Literal["x", "dy"]
@@ -104,8 +105,7 @@ def _blocks(id_: int, kind: Literal["x", "dy"], group: int, t_RF: Array) -> RowB
 
 def components(projector_RR: Array) -> Index:
     """Rows that the projector links. An entry between blocks is rounding; the threshold is the widest gap in
-    the
-    sizes of the entries around the expected one."""
+    the sizes of the entries around the expected one."""
     d = np.sqrt(np.maximum(projector_RR.diagonal(), 1e-30))
     linked = np.abs(projector_RR) / np.outer(d, d)
     return np.asarray(connected_components(linked > _NONE, directed=False)[1])
@@ -129,7 +129,8 @@ def even_scales(q_Br: Array) -> Array:
     for _ in range(_TURNS):
         u = np.linalg.qr(q_Br / s[:, None])[0]
         diagonal = (u * u).sum(1) * b / r
-        s = s * np.sqrt(np.maximum(diagonal, 1e-12))
+        # A row that the space does not reach has no scale: its share would vanish turn by turn.
+        s = np.maximum(s * np.sqrt(np.maximum(diagonal, 1e-12)), _LEAST * s.max())
         if np.abs(diagonal - 1).max() < 1e-9:
             break
     return s

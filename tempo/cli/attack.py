@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tempo.errors import OutsideError, UsageError
 
 if TYPE_CHECKING:
     from tempo.attacks.registry import Entry
+    from tempo.attacks.suite.clock import Clock
     from tempo.attacks.suite.rows import Result
     from tempo.attacks.suite.variant import Variant
     from tempo.cli.attack_view import Screen
@@ -25,6 +27,8 @@ _FAST_S = 840.0
 _FAST_EACH_S = 60.0
 _EACH_S = 900.0
 _NO_END_S = 1e9
+#: References that are attacked at once: each takes a gigabyte or two of memory.
+_JOBS = 2
 
 _EXAMPLES = """Measure what the cloud could learn: attacks on what a worker really received.
 
@@ -73,13 +77,23 @@ def attack(
         str | None, typer.Option(help="Verdicts, separated by commas: exit with 1 where there is one.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for JSON, tables and pictures.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what --out holds of a run that was cut short.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, each with a reference of its own. [default: 2, or the cores]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the attacks and end.")] = False,
 ) -> None:
     for package in ("scipy", "sklearn", *(["matplotlib"] if out else [])):
         if find_spec(package) is None:
             raise UsageError(f"attacks need {package}: pip install 'tempo-confidential[attack]'")
-    from tempo.attacks.suite.choose import chosen, forbidden, listing, schemes
+    from tempo.attacks.suite.choose import chosen, forbidden, listing, of_references, schemes
+    from tempo.attacks.suite.clock import Clock
+    from tempo.attacks.suite.journal import Journal
+    from tempo.attacks.suite.pool import run_on_references
     from tempo.cli.attack_view import Screen, show
 
     if listed:
@@ -93,12 +107,19 @@ def attack(
     unwanted = forbidden(require, fail_on)
     entries = chosen(suite or ["all"], only)
     variants = schemes(scheme)
+    if resume and out is None:
+        raise UsageError("--resume goes on with what --out holds: name that folder")
     _folder(out)
     seconds = budget or (_FAST_S if fast else _NO_END_S)
+    clock = Clock(seconds, _FAST_EACH_S * max(1.0, seconds / _FAST_S) if fast else _EACH_S)
     with Screen(stderr()) as screen:
-        result = _result(
-            entries, variants, reference, script, steps, transcript, truth, fast, seconds, screen
-        )
+        if transcript is not None or script is not None:
+            result = _of_ones_own(entries, variants, script, steps, transcript, truth, clock, screen)
+        else:
+            plan = of_references(reference, entries, variants, fast=fast, also=not scheme)
+            most = jobs or min(_JOBS, len(os.sched_getaffinity(0)))
+            with Journal(screen, out, resume=resume) as journal:
+                result = journal.whole(run_on_references(plan, clock, journal, most, journal.rows))
     rows = [row.to_dict() for row in result.rows]
     command = shlex.join(["tempo", *sys.argv[1:]])
     fields = document("attack", rows, command=command, subjects=result.subjects, seconds=result.seconds)
@@ -120,31 +141,25 @@ def attack(
 attack.__doc__ = _EXAMPLES
 
 
-def _result(
+def _of_ones_own(
     entries: Sequence[Entry],
     variants: Sequence[Variant],
-    reference: list[str] | None,
     script: str | None,
     steps: int,
     transcript: Path | None,
     truth: Path | None,
-    fast: bool,
-    seconds: float,
+    clock: Clock,
     screen: Screen,
 ) -> Result:
-    from tempo.attacks.suite.choose import of_references, of_script, recording_in
-    from tempo.attacks.suite.clock import Clock
+    from tempo.attacks.suite.choose import of_script, recording_in
     from tempo.attacks.suite.run import run, run_on_recording
 
-    clock = Clock(seconds, _FAST_EACH_S if fast else _EACH_S)
-    if transcript is not None:
-        if len(variants) != 1:
-            raise UsageError("--transcript was recorded under one scheme: say which, with --scheme")
-        recording = recording_in(transcript, truth, variants[0])
-        return run_on_recording(entries, "transcript", recording, clock, screen)
-    if script is not None:
-        return run(of_script(script, steps, entries, variants), clock, screen)
-    return run(of_references(reference, entries, variants, fast=fast), clock, screen)
+    if transcript is None:
+        return run(of_script(str(script), steps, entries, variants), clock, screen)
+    if len(variants) != 1:
+        raise UsageError("--transcript was recorded under one scheme: say which, with --scheme")
+    recording = recording_in(transcript, truth, variants[0])
+    return run_on_recording(entries, "transcript", recording, clock, screen)
 
 
 def _folder(out: Path | None) -> None:
@@ -159,14 +174,18 @@ def _folder(out: Path | None) -> None:
 def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
     from tempo.attacks.suite.figures import draw
     from tempo.attacks.suite.report import as_csv, markdown
+    from tempo.attacks.suite.summary import summary
 
     try:
         pictures = draw(result, out)
         (out / "attack.json").write_text(to_json(fields) + "\n")
+        (out / "verdicts.json").write_text(to_json(summary(fields, result)) + "\n")
         (out / "attack.csv").write_text(as_csv(result))
         (out / "attack.md").write_text(markdown(fields, result, pictures))
     except OSError as error:
         raise OutsideError(
             f"--out {out} cannot be written ({error.strerror}). Name another folder"
         ) from error
-    stderr().print(f"Written: {out}/attack.json, .csv, .md and {len(pictures)} pictures", soft_wrap=True)
+    stderr().print(
+        f"Written: {out}/attack.json, .csv, .md, verdicts.json and {len(pictures)} pictures", soft_wrap=True
+    )

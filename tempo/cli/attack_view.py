@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from tempo.attacks.suite.report import SHORT, short
-from tempo.attacks.suite.rows import Result, Row
+from tempo.attacks.suite.rows import Picture, Result, Row
 from tempo.attacks.suite.run import Watcher
 from tempo.cli.output import stdout
 
@@ -46,11 +47,11 @@ class Screen(Watcher):
     def begin(self, runs: int) -> None:
         self._task = self._progress.add_task("attacks", total=runs, what="")
 
-    def running(self, what: str) -> None:
+    def running(self, what: str, limit_s: float = math.inf) -> None:
         if self._task is not None:
             self._progress.update(self._task, what=what)
 
-    def done(self, rows: Sequence[Row]) -> None:
+    def done(self, rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> None:
         if self._task is not None:
             self._progress.advance(self._task)
         if not self._progress.console.is_terminal:  # a bar is drawn on terminals alone: logs get lines

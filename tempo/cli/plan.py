@@ -111,6 +111,7 @@ def plan(
     from tempo.plan.money import epoch_costs
     from tempo.plan.plan import make_plan
     from tempo.plan.trace import trace
+    from tempo.report import verdicts
     from tempo.session import Session
 
     config = Config(scheme=scheme.value, placement=placement.value)
@@ -165,6 +166,7 @@ def plan(
         totals=made.totals(),
         measured=[each.fields() for each in comparisons],
         money=[each.fields(money.currency) for each in options],
+        attacks={"note": verdicts.note(config), "verdicts": verdicts.findings(config.scheme)},
     )
     if as_json:
         print_json(fields)

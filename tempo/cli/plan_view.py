@@ -20,6 +20,7 @@ def show(console: Console, plan: Plan, fields: dict[str, Any]) -> None:
         console.print(_measured(fields["measured"]))
     if fields["money"]:
         console.print(_money(fields["money"]))
+    console.print(f"note: {fields['attacks']['note']}", highlight=False, soft_wrap=True)
 
 
 def _layers(plan: Plan) -> Table:

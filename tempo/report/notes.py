@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tempo.fleet import Fleet
 from tempo.nn.consent import public_note
+from tempo.report import verdicts
 from tempo.report.session import OpRow
 from tempo.secrecy.form import EVEN
 from tempo.secrecy.visible import Layer, ordered, visible
@@ -30,6 +31,7 @@ def session_notes(
 ) -> list[str]:
     """public: modules whose weights were declared public. truth: plain operands were written down."""
     out = of_shares(config, fleet) if isinstance(fleet, Owners) else [_SCHEMES[config.scheme]]
+    out.append(verdicts.note(config))
     if truth:
         out.append("unsafe_truth: every plain operand and every basis was written to disk")
     if isinstance(fleet, Owners):

@@ -68,9 +68,15 @@ def forbidden(require: str | None, fail_on: str | None) -> set[str]:
 
 
 def of_references(
-    names: Sequence[str] | None, entries: Sequence[Entry], variants: Sequence[Variant], *, fast: bool
+    names: Sequence[str] | None,
+    entries: Sequence[Entry],
+    variants: Sequence[Variant],
+    *,
+    fast: bool,
+    also: bool = False,
 ) -> Plan:
-    """fast: each attack on the first of its references that was asked for, else on all of these."""
+    """fast: each attack on the first of its references that was asked for, else on all of these. also: under
+    the further settings that entries name, too."""
     for name in names or ():
         if name not in REFERENCES:
             raise UsageError(f"there is no reference {name!r}; there are {', '.join(REFERENCES)}")
@@ -82,7 +88,9 @@ def of_references(
             of_each.setdefault(name, []).append(entry)
     if not of_each:
         raise UsageError(f"none of these attacks is run on {', '.join(wanted)}: see tempo attack --list")
-    return Plan({name: of_each[name] for name in REFERENCES if name in of_each}, REFERENCES, variants)
+    chosen = {name: of_each[name] for name in REFERENCES if name in of_each}
+    further = [Variant.parse(text) for entry in entries for text in entry.also] if also else []
+    return Plan(chosen, REFERENCES, variants, list(dict.fromkeys(further)))
 
 
 def of_script(name: str, steps: int, entries: Sequence[Entry], variants: Sequence[Variant]) -> Plan:

@@ -24,11 +24,17 @@ class OutOfTime(BaseException):
 
 @final
 class Clock:
-    """budget_s: of all attacks together, recordings included. each_s: of one attack on one recording."""
+    """budget_s: of all attacks together, recordings included. each_s: of one attack on one recording.
+    waiting: runs of others that the same time has to do for."""
 
-    def __init__(self, budget_s: float, each_s: float) -> None:
+    def __init__(self, budget_s: float, each_s: float, waiting: int = 0) -> None:
         self._end = time.monotonic() + budget_s
         self._each = each_s
+        self._waiting = waiting
+
+    @property
+    def each_s(self) -> float:
+        return self._each
 
     @property
     def left_s(self) -> float:
@@ -39,7 +45,7 @@ class Clock:
         left = self.left_s
         if left <= 0:
             return 0.0
-        return min(self._each, left, max(_LEAST_S, _SHARE * left / max(1, runs_left)))
+        return min(self._each, left, max(_LEAST_S, _SHARE * left / max(1, runs_left + self._waiting)))
 
 
 @contextmanager

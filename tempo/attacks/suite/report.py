@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tempo.attacks.suite.rows import FIELDS, Result, Row
+from tempo.attacks.suite.summary import as_table, worst_of
 
 SHORT: Final = (
     "attack",
@@ -64,6 +65,7 @@ def markdown(fields: Mapping[str, Any], result: Result, pictures: Sequence[Path]
     ]
     for picture in pictures:
         head += [f"![{picture.stem}]({picture.name})", ""]
+    head += ["## Verdicts", "", "Of the worst operand of each attack.", "", *as_table(worst_of(result)), ""]
     table = [_line(_HEAD), _line(["---"] * len(_HEAD))]
     table += [_line(_cells(row)) for row in result.rows if row.finding is not None]
     parts = [*head, "## Findings", "", *table, ""]

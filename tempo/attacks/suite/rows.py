@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -68,6 +68,27 @@ class Row:
             "chance_from": self.chance_from,
         }
         return {name: _json(value) for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, r: Mapping[str, Any]) -> Row:
+        """Of what `to_dict` gave. A figure that is None was not a number, or had no end."""
+        found, why = None, ""
+        if r["verdict"] == SKIPPED:
+            why = str(r["note"])
+        else:
+            low, high = (
+                math.copysign(math.inf, sign) if v is None else v
+                for v, sign in ((r["low"], -1), (r["high"], 1))
+            )
+            score, chance, clear = (
+                math.nan if r[n] is None else r[n] for n in ("score", "chance", "undefended")
+            )
+            found = Finding(
+                *(r["attack"], r["scheme"], r["operand"], r["side_knowledge"], score, chance, clear),
+                *(low, high, r["n"], Verdict(r["verdict"]), r["note"], dict(r["details"])),
+            )
+        first = (r["attack"], r["scheme"], r["reference"], r["side_knowledge"], r["metric"], r["seconds"])
+        return cls(*first, found, r["chance_from"], why)
 
 
 def _json(value: Any) -> Any:

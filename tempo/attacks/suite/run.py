@@ -8,6 +8,7 @@ Recordings hold secrets of the reference's model and are removed at once.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +31,7 @@ from tempo.errors import TempoError
 #: Pictures that are kept of one attack on one recording.
 _PICTURES: Final = 6
 
+#: Score of an attack on an operand in the clear.
 Undefended = dict[tuple[str, str], float]
 
 
@@ -45,74 +47,102 @@ class Watcher(ABC):
         """So many attacks on recordings are to come."""
 
     @abstractmethod
-    def running(self, what: str) -> None:
-        """What comes next."""
+    def running(self, what: str, limit_s: float = math.inf) -> None:
+        """What comes next, and in how many seconds it will be stopped."""
 
     @abstractmethod
-    def done(self, rows: Sequence[Row]) -> None:
+    def done(self, rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> None:
         """One attack on one recording, or one that was skipped."""
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """entries: attacks by the name of each subject. makers: how subjects are made, by name."""
+    """entries: attacks by the name of each subject. makers: how subjects are made, by name. variants: of all
+    attacks; also: of those that name them."""
 
     entries: Mapping[str, Sequence[Entry]]
     makers: Mapping[str, Callable[[Callable[[str], None]], Subject]]
     variants: Sequence[Variant]
+    also: Sequence[Variant] = ()
 
     @property
     def recorded(self) -> list[Variant]:
         """The undefended one first, wanted or not."""
         clear = Variant(UNDEFENDED)
-        return [clear, *(v for v in self.variants if v != clear)]
+        return list(dict.fromkeys([clear, *self.variants, *self.also]))
+
+    @property
+    def wanted(self) -> set[str]:
+        return {str(variant) for variant in (*self.variants, *self.also)}
+
+    def of(self, name: str, variant: Variant) -> list[Entry]:
+        """Attacks of a subject under a variant."""
+        extra = variant in self.also and variant not in self.variants
+        return [e for e in self.entries[name] if not extra or str(variant) in e.also]
 
     @property
     def runs(self) -> int:
-        return len(self.recorded) * sum(map(len, self.entries.values()))
+        return sum(len(self.of(name, variant)) for name in self.entries for variant in self.recorded)
 
 
-def run(plan: Plan, clock: Clock, watcher: Watcher) -> Result:
-    """Raises UsageError for settings that a scheme refuses; whatever else fails is a skipped row."""
+def run(plan: Plan, clock: Clock, watcher: Watcher, before: Sequence[Row] = ()) -> Result:
+    """before: rows that an earlier process had found of the same plan; the rest is run.
+
+    Raises UsageError for settings that a scheme refuses; whatever else fails is a skipped row.
+    """
     start = time.monotonic()
     result = Result()
-    suite = _Suite(plan, clock, watcher, result)
+    suite = _Suite(plan, clock, watcher, result, before)
     watcher.begin(plan.runs)
-    for name, entries in plan.entries.items():
-        suite.attack_subject(name, entries)
-    wanted = {str(variant) for variant in plan.variants}
-    result.rows = [row for row in result.rows if row.scheme in wanted]
+    for name in plan.entries:
+        suite.attack_subject(name)
+    result.rows = [row for row in result.rows if row.scheme in plan.wanted]
     result.seconds = time.monotonic() - start
     return result
 
 
 @final
 class _Suite:
-    def __init__(self, plan: Plan, clock: Clock, watcher: Watcher, result: Result) -> None:
+    def __init__(
+        self, plan: Plan, clock: Clock, watcher: Watcher, result: Result, before: Sequence[Row] = ()
+    ) -> None:
         self._plan, self._clock, self._watcher, self._result = plan, clock, watcher, result
-        self._left = plan.runs
+        self._before = before
+        self._finished = {(row.reference, row.scheme, row.attack) for row in before}
+        self._left = plan.runs - len(self._finished)
 
-    def attack_subject(self, name: str, entries: Sequence[Entry]) -> None:
+    def attack_subject(self, name: str) -> None:
         try:
             subject = self._plan.makers[name](self._watcher.say)
         except TempoError as error:
             for variant in self._plan.recorded:
-                self._skip_all(entries, variant, name, f"{name} could not be had: {error}")
+                self._skip_all(self._rest(variant, name), variant, name, f"{name} could not be had: {error}")
             return
         self._result.subjects[name] = subject.title
-        undefended: Undefended = {}
+        undefended = undefended_of(self._before, name)
         side: SideKnowledge | None = None
         for variant in self._plan.recorded:
+            rest = self._rest(variant, name)
+            if not rest:
+                continue
             if self._clock.left_s <= 0:
-                self._skip_all(entries, variant, name, "out of time: not begun")
+                self._skip_all(rest, variant, name, "out of time: not begun")
                 continue
             self._watcher.running(f"{name}, {variant}: recording")
             with tempfile.TemporaryDirectory(prefix="tempo-attack-") as folder:
                 recording = record(subject, variant, Path(folder))
                 side = side or SideKnowledge(subject, architecture_of(recording, subject.model))
-                for entry in entries:
+                for entry in rest:
                     self._attack(entry, name, recording, side, undefended)
+
+    def _rest(self, variant: Variant, name: str) -> list[Entry]:
+        """Attacks under the variant that were not run before."""
+        return [
+            entry
+            for entry in self._plan.of(name, variant)
+            if (name, str(variant), entry.attack.name) not in self._finished
+        ]
 
     def attack_recording(self, entries: Sequence[Entry], name: str, recording: Recording) -> None:
         """One that was made elsewhere: without side knowledge besides the architecture, and without an
@@ -130,10 +160,11 @@ class _Suite:
         undefended: Undefended,
     ) -> None:
         attack, variant = entry.attack, recording.variant
-        self._watcher.running(f"{name}, {variant}: {attack.name}")
         seconds = self._clock.share_s(self._left)
+        self._watcher.running(f"{name}, {variant}: {attack.name}", seconds)
         self._left -= 1
         start = time.monotonic()
+        shown: list[Picture] = []
         try:
             if seconds <= 0:
                 raise OutOfTime
@@ -146,24 +177,25 @@ class _Suite:
                 trials = entry.scorer.score(guess, recording.truth)
                 pictures = entry.scorer.pictures(guess, recording.truth)[:_PICTURES]
         except NothingToAttack as error:
-            rows = [_skipped(entry, variant, name, f"{NOTHING}: {error}", start)]
+            rows = [skipped(entry, variant, name, f"{NOTHING}: {error}", start)]
         except OutOfTime:
             spent = f"after {time.monotonic() - start:.0f} s" if seconds > 0 else "not begun"
-            rows = [_skipped(entry, variant, name, f"out of time: {spent}", start)]
+            rows = [skipped(entry, variant, name, f"out of time: {spent}", start)]
         except Exception as error:  # a fault of one attack must not hide what the others found
-            rows = [_skipped(entry, variant, name, f"failed: {type(error).__name__}: {error}", start)]
+            rows = [skipped(entry, variant, name, f"failed: {type(error).__name__}: {error}", start)]
         else:
             rows = _judged(entry, variant, name, trials, undefended, start)
-            self._result.pictures += [
+            shown = [
                 Picture(attack.name, str(variant), name, title, recovered.detach(), true.detach())
                 for title, recovered, true in pictures
             ]
+        self._result.pictures += shown
         self._result.rows += rows
-        self._watcher.done(rows)
+        self._watcher.done(rows, shown)
 
     def _skip_all(self, entries: Sequence[Entry], variant: Variant, name: str, why: str) -> None:
         for entry in entries:
-            row = _skipped(entry, variant, name, why, time.monotonic())
+            row = skipped(entry, variant, name, why, time.monotonic())
             self._left -= 1
             self._result.rows.append(row)
             self._watcher.done([row])
@@ -180,6 +212,15 @@ def run_on_recording(
     _Suite(plan, clock, watcher, result).attack_recording(entries, name, recording)
     result.seconds = time.monotonic() - start
     return result
+
+
+def undefended_of(rows: Sequence[Row], name: str) -> Undefended:
+    """Scores of a subject in the clear."""
+    return {
+        (row.attack, row.finding.operand): row.finding.score
+        for row in rows
+        if row.finding is not None and (row.reference, row.scheme) == (name, UNDEFENDED)
+    }
 
 
 def _judged(
@@ -213,10 +254,11 @@ def _judged(
                 each.chance_from,
             )
         )
-    return rows or [_skipped(entry, variant, name, "failed: the judge returned no trials", start)]
+    return rows or [skipped(entry, variant, name, "failed: the judge returned no trials", start)]
 
 
-def _skipped(entry: Entry, variant: Variant, name: str, why: str, start: float) -> Row:
+def skipped(entry: Entry, variant: Variant, name: str, why: str, start: float) -> Row:
+    """A row that says why there is no finding."""
     attack = entry.attack
     seconds = time.monotonic() - start
     return Row(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import final
 
@@ -90,6 +92,41 @@ class Slow(Attack[Nothing, None]):
 
 
 @final
+class Deaf(Attack[Nothing, None]):
+    """As one that is deep in a library: no signal reaches it."""
+
+    name = "deaf"
+    number = 0
+    title = "Hears no signal"
+    adversary = "anyone"
+    side_knowledge = "none"
+    knowledge = Nothing
+    metric = "none"
+    compute = "endless"
+
+    def run(self, transcript: Transcript, knowledge: Nothing) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        time.sleep(1000)
+
+
+@final
+class Fatal(Attack[Nothing, None]):
+    """As one that runs out of memory."""
+
+    name = "fatal"
+    number = 0
+    title = "Takes its process down"
+    adversary = "anyone"
+    side_knowledge = "none"
+    knowledge = Nothing
+    metric = "none"
+    compute = "none"
+
+    def run(self, transcript: Transcript, knowledge: Nothing) -> None:
+        os._exit(9)
+
+
+@final
 class Faulty(Attack[Nothing, None]):
     name = "faulty"
     number = 0
@@ -125,10 +162,10 @@ class Quiet(Watcher):
     def begin(self, runs: int) -> None:
         self.runs = runs
 
-    def running(self, what: str) -> None:
+    def running(self, what: str, limit_s: float = 0) -> None:
         pass
 
-    def done(self, rows: object) -> None:
+    def done(self, rows: object, pictures: object = ()) -> None:
         self.finished += 1
 
 

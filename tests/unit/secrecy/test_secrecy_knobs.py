@@ -4,22 +4,17 @@ What workers see is what a spy kept. Norms and singular values of X' differ from
 coefficients, which is why thresholds on them are wide.
 """
 
-import copy
-import pickle
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_secrecy_sent import House, key_of, randn, zeroed
 
-from tempo.errors import KeySpentError
 from tempo.ops import Op
 from tempo.secrecy.cover import constant_columns
 from tempo.secrecy.hardening import PLAIN, Hardening
-from tempo.secrecy.rows import Selection
 from tempo.secrecy.scheme import scheme_from
-from tempo.secrecy.seal import Added, FeatureKey, RowKey
+from tempo.secrecy.seal import FeatureKey, RowKey
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 ALL = Hardening(deflate=8, decoys=4, fill=6, gain=16.0, repeats=0.5)
@@ -266,38 +261,3 @@ def test_gain_is_one_factor_per_basis():
             torch.testing.assert_close(gained.dual().encode(eye, 0), plain.dual().encode(eye, 0) / factor)
             torch.testing.assert_close(gained.decode(b, 0), eye)
             assert gained.condition == plain.condition
-
-
-@pytest.mark.security
-def test_nothing_of_it_is_printed_or_pickled():
-    """A cover, what is added and what was taken are as secret as a key."""
-    with House(hardening=ALL) as house:
-        _, ticket = house.forward(randn(256, 80, seed=1), parameter())
-        z = ticket.cover.directions(ticket.weight.key, randn(1, 256, 80))
-        u = ticket.kept[0].key.draws(z.shape[2], z.dtype)
-        hidden = [ticket.cover, ticket.weight.taken, Added(u, z, house.engine.desk.pool)]
-    for each in hidden:
-        assert repr(each) == f"{type(each).__name__}(hidden)"
-        for leave in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="never leaves its process"):
-                leave(each)
-
-
-# ---- what stays as it was --------------------------------------------------------------------------
-
-
-@pytest.mark.security
-def test_keys_are_spent_all_the_same():
-    with House(hardening=ALL) as house:
-        step(house, randn(256, 80, seed=1), parameter(), randn(256, 96, seed=3))
-        assert len(house.spy.tensors) == 3
-        assert house.stats.count("deflated_w") == 1
-    scheme = scheme_from(
-        "mixing", spread=2.0, chunk=128, smallest=1, rounds=2, row_rounds=2, block=64, hardening=ALL
-    )
-    key = key_of(0)
-    weight, rows = FeatureKey(key, scheme, (0,), groups=1, k=64, n=64), RowKey(key, scheme, (0,), (64,))
-    t, where = randn(1, 64, 64), Selection.everything(1, 64)
-    rows.seal_x(rows.bases(), weight.b, t, where)
-    with pytest.raises(KeySpentError):
-        rows.seal_x(rows.bases(), weight.b, t, where)
