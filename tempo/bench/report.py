@@ -33,7 +33,10 @@ _CRYPTO = (
     *("system", "op", "shape", "mode", "scheme", "seconds", "bytes", "times_tempo", "recorded"),
     *("recorded_date", "recorded_machine"),
 )
-
+_FRONTIER = (
+    *("setting", "attack", "reference", "operand", "score", "low", "high", "chance", "undefended"),
+    *("leakage", "verdict", "cpu_ratio", "memcpy_ratio"),
+)
 
 #: In a terminal.
 _SHORT = (
@@ -52,7 +55,7 @@ _TITLES = {
 
 
 def columns(suite: str) -> tuple[str, ...]:
-    return {"kernels": _KERNELS, "crypto": _CRYPTO}.get(suite, _STEPS)
+    return {"kernels": _KERNELS, "crypto": _CRYPTO, "frontier": _FRONTIER}.get(suite, _STEPS)
 
 
 def short_columns(suite: str) -> tuple[str, ...]:
@@ -62,6 +65,8 @@ def short_columns(suite: str) -> tuple[str, ...]:
             return ("scheme", "row_rounds", "pass", "lowering", "shape", "dtype", "seconds", "memcpy_ratio")
         case "crypto":
             return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
+        case "frontier":
+            return ("setting", "attack", "operand", "score", "chance", "undefended", "leakage", "cpu_ratio")
         case _:
             return _SHORT
 

@@ -25,6 +25,7 @@ class SuiteName(StrEnum):
     generate = "generate"
     crypto = "crypto"
     scale = "scale"
+    frontier = "frontier"
 
 
 def bench(
@@ -58,7 +59,7 @@ def bench(
         Path | None, typer.Option(help="crypto: recorded figures of the other systems.")
     ] = None,
 ) -> None:
-    """Measure passes, layers, models, generation or scaling against baselines of the same run."""
+    """Measure passes, layers, models, generation, scaling or secrecy against baselines of the same run."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -69,8 +70,10 @@ def bench(
         torch.set_num_threads(threads)
     given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded)
     tracer = Tracer(trace) if trace is not None else None
-    if tracer is not None and suite is SuiteName.kernels:
-        raise UsageError("--trace shows a protected step, and bench kernels runs none: bench layers does")
+    if tracer is not None and suite in (SuiteName.kernels, SuiteName.frontier):
+        raise UsageError(
+            f"--trace shows a protected step, and bench {suite.value} has none to show: bench layers does"
+        )
     _folder(out)
     result = _run(suite, fast, given, tracer)
     fields = document(f"bench {suite.value}", result.rows, **result.more())
@@ -100,7 +103,11 @@ def _given(
     from tempo.bench.variant import variants
 
     given: dict[str, Any] = {}
-    if suite is SuiteName.kernels:
+    if suite is SuiteName.frontier:
+        if workers is not None or scheme is not None or arithmetic != "fp32":
+            raise UsageError("bench frontier has settings of its own: no --workers, --scheme, --arithmetic")
+        _attacking()
+    elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
                 "bench kernels measures passes of the master in float32: without --workers, --arithmetic"
@@ -139,6 +146,10 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
     from tempo.bench import crypto, generate, kernels, layers, paper, scale
 
     match suite:
+        case SuiteName.frontier:
+            from tempo.bench import frontier  # needs the attacks' packages
+
+            return frontier.run(replace(frontier.FAST if fast else frontier.Settings(), **given), say)
         case SuiteName.kernels:
             return kernels.run(replace(kernels.FAST if fast else kernels.Settings(), **given), say)
         case SuiteName.layers:
@@ -151,6 +162,12 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return crypto.run(replace(crypto.Settings(), **given), say, tracer)
         case SuiteName.scale:
             return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
+
+
+def _attacking() -> None:
+    for package in ("scipy", "sklearn"):
+        if find_spec(package) is None:
+            raise UsageError(f"attacks need {package}: pip install 'tempo-confidential[attack]'")
 
 
 def say(text: str) -> None:
