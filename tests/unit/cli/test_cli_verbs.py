@@ -26,7 +26,6 @@ OPTIONS = {
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
     "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
-    "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "plan": [
         *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
         *("--save", "--measure", "--steps", "--samples", "--prices", "--currency", "--tee-per-hour"),
