@@ -25,6 +25,7 @@ from tempo.attacks.reference import REFERENCES
 from tempo.attacks.reference.subject import Subject
 from tempo.attacks.registry import ATTACKS, Entry
 from tempo.attacks.suite.clock import Clock
+from tempo.attacks.suite.rows import Picture
 from tempo.attacks.suite.rows import Row as Found
 from tempo.attacks.suite.run import Plan, Watcher
 from tempo.attacks.suite.run import run as attack
@@ -229,8 +230,8 @@ class _Saying(Watcher):
     def begin(self, runs: int) -> None:
         self._say(f"frontier: {runs} attacks on recordings")
 
-    def running(self, what: str) -> None:
+    def running(self, what: str, limit_s: float = math.inf) -> None:
         self._say(f"frontier: {what}")
 
-    def done(self, rows: Sequence[Found]) -> None:
+    def done(self, rows: Sequence[Found], pictures: Sequence[Picture] = ()) -> None:
         pass
