@@ -4,7 +4,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vault_scene import make_pki
 
@@ -118,6 +118,7 @@ def test_unknown_fields_and_other_types_are_refused():
             decode_request(msgspec.msgpack.encode(fields | change))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_do_harm(data):
     for decode in (decode_request, decode_reply):
@@ -125,6 +126,7 @@ def test_no_bytes_do_harm(data):
             decode(data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(GOOD)), st.data())
 def test_flipped_messages_do_no_harm(name, data):
     message, decode = GOOD[name]
