@@ -22,9 +22,9 @@ from tempo.secrecy.scheme import SCHEMES, SHARES, Scheme, scheme_from
 _WORST_GROWTH = {"fp32": 1024.0, "tf32": 64.0, "bf16": 8.0}
 
 #: Uses of one key of W that mixing bears. Known operands of R rows give R (K - R) linear equations each for
-#: the K^2 entries of B (K features), so fewer than four of them do not determine it, whatever R, and one more
-#: is there to be opened (attack 24).
-MOST_USES = 4
+#: the K^2 entries of B (K features): four determine it where features are in general position, two were
+#: enough to tell real activations, which fill fewer dimensions (attack 24, docs/secrecy.md).
+MOST_USES = 1
 #: Of a check where neither `probes` nor `integrity` says.
 _PROBES = 2
 
@@ -130,9 +130,8 @@ class Config:
         require(self.weight_uses >= 1, "weight_uses", "at least 1")
         if self.scheme == "mixing" and self.weight_uses > MOST_USES and not self.unsafe_many_uses:
             raise UsageError(
-                f"setting weight_uses = {self.weight_uses}: whoever knows {MOST_USES} operands sealed "
-                f"against one W can open the others. At most {MOST_USES}, or say unsafe_many_uses=True if "
-                f"that is meant"
+                f"setting weight_uses = {self.weight_uses}: whoever knows some operands sealed against one W "
+                f"learns of the others. At most {MOST_USES}, or say unsafe_many_uses=True if that is meant"
             )
         self._check_integrity(require)
         require(self.min_size >= 0, "min_size", "0 or more")

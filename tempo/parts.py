@@ -32,8 +32,8 @@ Workers = WorkerSpec | Mapping[str, WorkerSpec]
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Parts:
-    """rules, places: what must stay, and what is wanted elsewhere. auto: None where no plan covers the scheme.
-    verifier: None where checks are exact."""
+    """rules, places: what must stay, and what is wanted elsewhere. auto: None where no plan covers the
+    scheme. verifier: None where checks are exact."""
 
     fleet: Fleet | Owners
     weights: Weights | SharedWeights

@@ -134,7 +134,8 @@ class Session:
         if self._truth is not None:
             self._truth.learn(model)
         place = {} if place is None else place
-        auto = "auto" in (self._config.placement, *place.values())
+        named = place.values() if isinstance(place, Mapping) else ()  # which protect refuses
+        auto = "auto" in (self._config.placement, *named)
         if auto:
             self._planned()
         self._public |= protect(

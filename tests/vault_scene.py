@@ -1,19 +1,30 @@
 """A vault in-house, a master elsewhere: what the tests of `tempo.trust.vault` have in common.
 
-The machines are those of the unsafe simulator, under a policy that says so; everything else is production code.
+The machines are those of the unsafe simulator, under a policy that says so; all else is production code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tempo.trust.ledger import Kind, VerifierKey, read_verified
 from tempo.trust.sealed import DataKey
-from tempo.trust.vault import Machines, PassphraseRoot, Rate, Server, ServeSettings, Store, UnsafeSimulated
+from tempo.trust.vault import (
+    KeyRefused,
+    Machines,
+    PassphraseRoot,
+    Rate,
+    Server,
+    ServeSettings,
+    Store,
+    UnsafeSimulated,
+    fetch,
+)
 from tempo.wire import Endpoint, TlsFiles
 from tempo.wire.authority import issue, make_authority
 
@@ -91,6 +102,17 @@ class Scene:
                 assert not thread.is_alive()
         if failed:
             raise failed[0]
+
+    def fetched_when_free(self, where, master: str) -> DataKey:
+        """The key, once a connection is free."""
+        until = time.monotonic() + 10
+        while True:
+            try:
+                return fetch(where, self.pki[master], machine(), "photos")
+            except KeyRefused as error:
+                if error.code != "busy" or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
     def refusals(self):
         return [entry.fields for entry in entries(self.folder, Kind.KEY_REFUSED)]

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tempo.bench.frontier_plot import draw_frontier
 from tempo.bench.result import Result, Row
 from tempo.bench.trace import Span
 
@@ -40,6 +41,13 @@ def draw(result: Result, folder: Path) -> list[Path]:
         from tempo.bench.curves import draw_curves
 
         return draw_curves(result, folder)
+    if result.suite == "frontier":
+        path = folder / "bench-frontier.png"
+        lines = result.extra.get("settings", [])
+        if not lines:
+            return []
+        draw_frontier(path, lines, f"scheme mixing, {len(lines)} settings, attacks on real operands")
+        return [path]
     paths = [folder / f"bench-{result.suite}.png"]
     bars = [(_name(row), _seconds(row), str(row["mode"])) for row in result.rows if row["seconds"]]
     _bars(paths[0], bars, "seconds (whiskers: fastest, slowest)", "Seconds of a step")

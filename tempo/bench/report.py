@@ -38,6 +38,10 @@ _INTEGRITY = (
     *("trials", "detected", "expected", "checks", "false_alarms", "row_checks", "products", "largest_ratio"),
     *("accuracy", "loss", "loss_difference", "rounds"),
 )
+_FRONTIER = (
+    *("setting", "attack", "reference", "operand", "score", "low", "high", "chance", "undefended"),
+    *("leakage", "verdict", "cpu_ratio", "memcpy_ratio"),
+)
 
 #: In a terminal.
 _SHORT = (
@@ -56,7 +60,13 @@ _TITLES = {
 
 
 def columns(suite: str) -> tuple[str, ...]:
-    fields = {"kernels": _KERNELS, "crypto": _CRYPTO, "chaos": CHAOS_FIELDS, "integrity": _INTEGRITY}
+    fields = {
+        "kernels": _KERNELS,
+        "crypto": _CRYPTO,
+        "chaos": CHAOS_FIELDS,
+        "integrity": _INTEGRITY,
+        "frontier": _FRONTIER,
+    }
     return fields.get(suite, _STEPS)
 
 
@@ -74,6 +84,8 @@ def short_columns(suite: str) -> tuple[str, ...]:
                 *("op", "dtype", "tamper", "tolerances", "relative_size", "trials", "detected", "checks"),
                 *("false_alarms", "accuracy"),
             )
+        case "frontier":
+            return ("setting", "attack", "operand", "score", "chance", "undefended", "leakage", "cpu_ratio")
         case _:
             return _SHORT
 

@@ -27,6 +27,11 @@ class SuiteName(StrEnum):
     scale = "scale"
     chaos = "chaos"
     integrity = "integrity"
+    frontier = "frontier"
+
+
+#: Suites without a protected step of their own here.
+_NO_STEP = frozenset({SuiteName.kernels, SuiteName.chaos, SuiteName.integrity, SuiteName.frontier})
 
 
 def bench(
@@ -64,8 +69,8 @@ def bench(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="chaos: of what fails when.")] = None,
 ) -> None:
-    """Measure passes, layers, models, generation, scaling against baselines of the same run; integrity; or
-    whether training survives chaos. Exit 1: a promise was not kept."""
+    """Measure passes, layers, models, generation, scaling or secrecy against baselines of the same run;
+    integrity; or whether training survives chaos. Exit 1: a promise was not kept."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -76,7 +81,7 @@ def bench(
         torch.set_num_threads(threads)
     given = _given(suite, workers, scheme, arithmetic, only, budget, data_dir, recorded, minutes, seed)
     tracer = Tracer(trace) if trace is not None else None
-    if tracer is not None and suite in (SuiteName.kernels, SuiteName.chaos, SuiteName.integrity):
+    if tracer is not None and suite in _NO_STEP:
         raise UsageError(
             f"--trace shows a protected step, and bench {suite.value} runs none here: bench layers does"
         )
@@ -121,6 +126,10 @@ def _given(
                 "bench integrity has workers of its own, in every arithmetic and scheme: without --workers, "
                 "--arithmetic, --scheme"
             )
+    elif suite is SuiteName.frontier:
+        if workers is not None or scheme is not None or arithmetic != "fp32":
+            raise UsageError("bench frontier has settings of its own: no --workers, --scheme, --arithmetic")
+        _attacking()
     elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
@@ -169,6 +178,10 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
     from tempo.bench import chaos, crypto, generate, integrity, kernels, layers, paper, scale
 
     match suite:
+        case SuiteName.frontier:
+            from tempo.bench import frontier  # needs the attacks' packages
+
+            return frontier.run(replace(frontier.FAST if fast else frontier.Settings(), **given), say)
         case SuiteName.kernels:
             return kernels.run(replace(kernels.FAST if fast else kernels.Settings(), **given), say)
         case SuiteName.layers:
@@ -185,6 +198,12 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return chaos.run(replace(chaos.FAST if fast else chaos.Settings(), **given), say)
         case SuiteName.integrity:
             return integrity.run(replace(integrity.FAST if fast else integrity.Settings(), **given), say)
+
+
+def _attacking() -> None:
+    for package in ("scipy", "sklearn"):
+        if find_spec(package) is None:
+            raise UsageError(f"attacks need {package}: pip install 'tempo-confidential[attack]'")
 
 
 def say(text: str) -> None:

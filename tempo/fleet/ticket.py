@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, final
 
 from tempo.errors import WorkerError
+from tempo.fleet.latch import Latch
 from tempo.ops import AnyJob, Unverified
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Ticket:
         self.job = job
         self.runner = runner
         self.abandoned = abandoned  # shared by the tickets of one run
-        self.done = threading.Event()
+        self.done = Latch()
         self.dropped = False  # another worker was faster
         self.alone = False  # it did not fit beside another job: send it when none is open
         self.ship: frozenset[int] = frozenset()  # operands that the worker said it had not

@@ -1,21 +1,18 @@
-"""Who attacks a vault: masters that replay, relay and flood, strangers, and whoever can write to its files."""
+"""Who attacks a vault: masters that replay, relay and flood, strangers, and whoever writes to its files."""
 
-import os
-import shutil
 import socket
-import sqlite3
 import time
 
 import pytest
+from vault_attacker import Attacker, public, shown
 from vault_scene import Scene, entries, machine, make_pki
 
-from tempo.errors import OutsideError, ProtocolError, TamperedError, TempoError, WorkerLost
+from tempo.errors import ProtocolError, TamperedError, WorkerLost
 from tempo.trust.ledger import Kind
 from tempo.trust.sealed import DataKey, OwnerKey
-from tempo.trust.vault import KeyRefused, Server, Store, exchange, fetch, protocol
-from tempo.trust.vault.protocol import Ask, Attest, Challenge, Denied, Released, context, decode_reply
-from tempo.wire import Channel, DeadlinePassed, frame, limits
-from tempo.wire.tls import handshake, wrap
+from tempo.trust.vault import KeyRefused, exchange, fetch, protocol
+from tempo.trust.vault.protocol import Ask, Attest, Challenge, Denied, Released
+from tempo.wire import DeadlinePassed, frame, limits
 
 pytestmark = pytest.mark.security
 
@@ -25,7 +22,7 @@ def pki(tmp_path_factory):
     return make_pki(tmp_path_factory.mktemp("pki"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def scene(tmp_path, pki):
     made = Scene(tmp_path / "vault", pki)
     yield made
@@ -38,47 +35,6 @@ def connections():
     yield
     for channel in Attacker.connections:
         channel.close()
-
-
-class Attacker:
-    """A master with a valid certificate who says what he likes."""
-
-    connections: list[Channel] = []
-
-    def __init__(self, where, tls):
-        self.until = time.monotonic() + 20
-        sock = wrap(where.connect(self.until), tls.context("master"), "master", where.tls_name)
-        handshake(sock, "master", deadline=self.until, dialled="vault")
-        self.channel = Channel(sock, decode_reply)
-        self.connections.append(self.channel)
-
-    def say(self, message):
-        self.channel.send(message, deadline=self.until)
-
-    def hear(self):
-        return self.channel.receive(self.until)[0]
-
-    def ask(self, key="photos", version=None):
-        self.say(Ask(protocol.VERSION, key, version))
-        reply = self.hear()
-        assert isinstance(reply, Challenge)
-        return reply.nonce
-
-    def denied(self, code):
-        reply = self.hear()
-        assert isinstance(reply, Denied)
-        assert reply.code == code
-        with pytest.raises(WorkerLost):  # and that was all
-            self.hear()
-        return reply
-
-
-def shown(nonce, public, key="photos", version=None):
-    return machine()(nonce, public, context(key, version))
-
-
-def public():
-    return OwnerKey.generate().recipient.public_bytes
 
 
 def no_release(scene):
@@ -282,18 +238,21 @@ def test_evidence_that_comes_late(scene):
     no_release(scene)
 
 
+def trickle(attacker):
+    for _ in range(100):
+        attacker.channel.send_raw(b"\x80", deadline=attacker.until)
+        time.sleep(0.05)
+
+
 def test_who_trickles_is_cut_off_by_the_deadline_of_the_whole(scene):
     with scene.serving(nonce_s=1) as where:
         attacker = Attacker(where, scene.pki["trainer"])
-        nonce, key = attacker.ask(), public()
+        attacker.ask()
         began = time.monotonic()
         attacker.channel.send_raw(frame.prefix(5000, 0), deadline=attacker.until)
         with pytest.raises(WorkerLost):
-            for _ in range(100):
-                attacker.channel.send_raw(b"\x80", deadline=attacker.until)
-                time.sleep(0.05)
+            trickle(attacker)
         assert time.monotonic() - began < 4
-        del nonce, key
         fetch(where, scene.pki["trainer"], machine(), "photos")
 
 
@@ -302,15 +261,7 @@ def test_silent_ones_hold_nobody_up(scene, monkeypatch):
     with scene.serving(max_connections=2) as where:
         silent = [Attacker(where, scene.pki["trainer"]) for _ in range(2)]
         strangers = [socket.create_connection((where.host, where.port)) for _ in range(10)]
-        until = time.monotonic() + 10
-        while True:
-            try:
-                fetch(where, scene.pki["trainer"], machine(), "photos")
-                break
-            except KeyRefused as error:
-                assert error.code == "busy"
-                assert time.monotonic() < until
-                time.sleep(0.05)
+        assert scene.fetched_when_free(where, "trainer").name == scene.key.name
         for each in strangers:
             each.close()
         for attacker in silent:
@@ -331,137 +282,3 @@ def _any_tls():
     from pathlib import Path
 
     return make_pki(Path(tempfile.mkdtemp()), ("trainer",))["trainer"]
-
-
-# ---- files -------------------------------------------------------------------------------------
-
-
-def alter(scene, *statements):
-    """What somebody does who can write to the database, but has no root key."""
-    path = scene.folder / "vault.db"
-    with sqlite3.connect(path) as db:
-        for statement in statements:
-            assert db.execute(statement).rowcount
-    db.close()
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE keys SET revoked = NULL",
-        "UPDATE keys SET expires = 4000000000",
-        "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE name = 'letters') WHERE name = 'photos'",
-        "UPDATE grants SET revoked = NULL",
-        "UPDATE grants SET client = NULL",
-        "UPDATE grants SET key = 'letters'",
-        "INSERT INTO grants SELECT 99, 'letters', policy, NULL, created, NULL, NULL FROM grants LIMIT 1",
-        "UPDATE policies SET text = x'00'",
-        "DELETE FROM grants",
-        "UPDATE meta SET value = x'0000000000000001' WHERE name = 'change'",
-        "UPDATE meta SET value = zeroblob(32) WHERE name = 'seal'",
-    ],
-)
-def test_an_altered_database_is_not_served(scene, statement):
-    scene.store.add("letters", DataKey.generate())
-    scene.store.grant("photos", b"another policy", client="other", expires=int(time.time()) + 99)
-    scene.store.revoke("photos")
-    scene.store.revoke_grant(scene.grant.number)
-    alter(scene, statement)
-    with pytest.raises(TamperedError):
-        scene.store.state()
-    with pytest.raises(TamperedError):
-        Store.open(scene.folder, scene.store._root)
-
-
-def test_a_database_altered_under_a_running_vault_stops_it(scene):
-    with pytest.raises(TamperedError), scene.serving() as where:
-        alter(scene, "UPDATE keys SET expires = 4000000000")
-        with pytest.raises((KeyRefused, WorkerLost)) as caught:
-            fetch(where, scene.pki["trainer"], machine(), "photos")
-        assert not isinstance(caught.value, KeyRefused) or caught.value.code == "failed"
-    no_release(scene)
-
-
-def test_an_older_database_is_told_by_the_log(scene, tmp_path):
-    """A revocation cannot be undone with yesterday's backup of the database."""
-    scene.store.close()
-    old = tmp_path / "old"
-    shutil.copytree(scene.folder, old)
-    root = scene.store._root
-    with Store.open(scene.folder, root) as store:
-        store.revoke("photos")
-    for path in scene.folder.glob("vault.db*"):
-        path.unlink()
-    for path in old.glob("vault.db*"):
-        shutil.copy(path, scene.folder)
-    with (
-        Store.open(scene.folder, root) as store,
-        pytest.raises(TamperedError, match="taken back"),
-    ):
-        Server(store, None, scene.settings())
-    with Store.open(scene.folder, root) as store, pytest.raises(TamperedError, match="taken back"):
-        store.add("more", DataKey.generate())
-
-
-def test_a_record_that_is_kept_from_the_log(scene, monkeypatch):
-    """Killed between commit and log, and then somebody removes or alters what the log was to get."""
-    from tempo.trust.vault.store import Store as Class
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Class, "_settle", lambda self, change: None)
-        scene.store.revoke("photos")
-    scene.store.close()
-    root = scene.store._root
-    with sqlite3.connect(scene.folder / "vault.db") as db:
-        (line, mac) = db.execute("SELECT line, mac FROM events").fetchone()
-        db.execute("DELETE FROM events")
-    db.close()
-    with Store.open(scene.folder, root) as store:
-        with pytest.raises(TamperedError, match="not all there"):
-            store.journal()
-        with sqlite3.connect(scene.folder / "vault.db") as db:
-            db.execute("INSERT INTO events VALUES (3, ?, ?)", (line.replace(b"photos", b"nobody"), mac))
-        db.close()
-        with pytest.raises(TamperedError, match="record of change 3"):
-            store.journal()
-        with sqlite3.connect(scene.folder / "vault.db") as db:
-            db.execute("UPDATE events SET line = ?", (line,))
-        db.close()
-        store.journal().close()
-    assert entries(scene.folder)[-1].fields["action"] == "revoked"
-
-
-# ---- the log -----------------------------------------------------------------------------------
-
-
-def test_no_key_leaves_where_the_log_cannot_be_written(scene, monkeypatch):
-    real = os.fsync
-
-    def full(fd):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutsideError, match="audit log"), scene.serving() as where:
-        monkeypatch.setattr(os, "fsync", full)
-        try:
-            with pytest.raises(TempoError) as caught:
-                fetch(where, scene.pki["trainer"], machine(), "photos")
-            assert not isinstance(caught.value, KeyRefused) or caught.value.code == "failed"
-        finally:
-            monkeypatch.setattr(os, "fsync", real)
-    no_release(scene)
-
-
-def test_a_library_that_falls_over_evidence_does_not_stop_the_vault(scene):
-    class Fragile:
-        def check_policy(self, policy):
-            pass
-
-        def appraise(self, policy, evidence, **bound):
-            raise ZeroDivisionError("evidence \x1b[31m of a stranger")
-
-    with scene.serving(Fragile()) as where:
-        for _ in range(2):
-            with pytest.raises(KeyRefused) as caught:
-                fetch(where, scene.pki["trainer"], machine(), "photos")
-            assert (caught.value.code, caught.value.step) == ("evidence", "vault appraisal")
-    assert [r["found"] for r in scene.refusals()] == ["ZeroDivisionError"] * 2

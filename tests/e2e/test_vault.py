@@ -1,7 +1,7 @@
 """The vault as a process of its own: many masters at once, and SIGKILL while it writes.
 
-TEMPO_VAULT_CYCLES and TEMPO_VAULT_KILLS ask for more than a quick run has: 1000 and 100, say. TEMPO_VAULT_REPORT
-names a file for the figures.
+TEMPO_VAULT_CYCLES and TEMPO_VAULT_KILLS ask for more than a quick run has: 1000 and 100, say.
+TEMPO_VAULT_REPORT names a file for the figures.
 """
 
 import json
@@ -185,7 +185,7 @@ def killed_while_writing(where, seconds):
 
 
 def all_there(where, root, acknowledged):
-    """Opens the vault as the next process would, and compares it with what was acknowledged and with the log."""
+    """Opens the vault as the next process would; compares it with what was acknowledged and with the log."""
     with Store.open(where, root) as store:
         store.journal().close()  # raises where log and database disagree
         state = store.state()
@@ -210,7 +210,7 @@ def test_sigkill_while_it_writes(tmp_path):
 
 
 def test_sigkill_of_the_server_that_holds_the_log(home, tmp_path):
-    """A command waits for the server to enter its change; the server is killed: the command enters it itself."""
+    """A command waits for the server to enter its change; that is killed: the command enters it itself."""
     folder, pki = home
     where = tmp_path / "vault"
     root = make_vault(where)

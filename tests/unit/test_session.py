@@ -101,7 +101,7 @@ class Scripted(Worker):
         ({"rounds": 0}, "rounds"),
         ({"probes": 0}, "probes"),
         ({"weight_uses": 0}, "weight_uses"),
-        ({"weight_uses": 5}, "unsafe_many_uses"),
+        ({"weight_uses": 2}, "unsafe_many_uses"),
     ],
 )
 def test_settings_that_cannot_be(options, message):
@@ -131,7 +131,6 @@ def test_a_config_may_be_given_and_overridden():
         {"rounds": 4, "spread": 2.0},
         {"chunk": 128},
         {"probes": 1},
-        {"weight_uses": 4},
         {"weight_uses": 5, "unsafe_many_uses": True},
         {"min_size": 4, "unsafe_small": True},
         {"min_size": 0, "unsafe_small": True},
@@ -235,7 +234,7 @@ def test_encodings_where_less_is_wanted(key_shift):
 
 def test_micro_batches_share_an_encoded_weight_for_so_many_uses():
     model, x = nn.Sequential(nn.Linear(64, 64, dtype=torch.float64)), r(128, 64)
-    with Session("cpu", weight_uses=4) as session, torch.no_grad():
+    with Session("cpu", weight_uses=4, unsafe_many_uses=True) as session, torch.no_grad():
         session.protect(model)
         for _ in range(9):
             model(x)
@@ -245,7 +244,8 @@ def test_micro_batches_share_an_encoded_weight_for_so_many_uses():
 def encoded(uses, workers, rows):
     """Encodings of X and of W in four forward passes of so many rows."""
     model, x = nn.Sequential(nn.Linear(64, 64, dtype=torch.float64)), r(rows, 64)
-    with Session(["cpu"] * workers, weight_uses=uses) as session, torch.no_grad():
+    options = {"weight_uses": uses, "unsafe_many_uses": True}
+    with Session(["cpu"] * workers, **options) as session, torch.no_grad():
         session.protect(model)
         for _ in range(4):
             model(x)

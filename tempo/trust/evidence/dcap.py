@@ -164,3 +164,10 @@ def tcb_date(claims: Mapping[str, Any]) -> dict[str, int]:
     """When Intel published the platform's TCB level, as the number YYYYMMDD, and the collateral's number."""
     date = str(claims["platform"]["tcb_level"]["tcbDate"])[:10].replace("-", "")
     return {"tcb_date": int(date), "evaluation": int(claims["tcb"]["eval_data_number"])}
+
+
+def platform_details(claims: Mapping[str, Any]) -> dict[str, str]:
+    """What the PCK certificate says of the platform: "True", "False" or "Undefined"."""
+    pck = claims["platform"]["pck"]
+    names = {"smt": "smt_enabled", "dynamic_platform": "dynamic_platform", "cached_keys": "cached_keys"}
+    return {name: str(pck[field]) for name, field in names.items()}

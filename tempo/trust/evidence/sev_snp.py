@@ -92,6 +92,7 @@ def verify(evidence: Evidence, anchors: Anchors, collateral: Collateral, now: da
             "vmpl": report.vmpl,
             "policy": f"{report.policy:#x}",
             "smt": report.smt,
+            "platform_info": f"{report.platform:#x}",
             "signing_key": "vlek" if is_vlek(leaf) else "vcek",
             "report_id": report.report_id.hex(),
             **{f"committed_{name}": number for name, number in report.committed.items()},

@@ -15,7 +15,7 @@ from tempo.errors import OutsideError, RefusedError, UsageError
 from tempo.trust.evidence.anchors import Anchors, Collateral
 from tempo.trust.evidence.binding import REPORT_DATA_BYTES
 from tempo.trust.evidence.claims import Claims, Kind
-from tempo.trust.evidence.dcap import tcb_date, trimmed, verify_quote
+from tempo.trust.evidence.dcap import platform_details, tcb_date, trimmed, verify_quote
 from tempo.trust.evidence.envelope import MAX_PART_BYTES, Evidence
 
 ROOT: Final = Path("/dev/attestation")
@@ -81,6 +81,6 @@ def verify(evidence: Evidence, anchors: Anchors, collateral: Collateral, now: da
         revocation=True,  # the library takes no quote without both lists
         details={
             "attributes": report["attributes"],
-            "smt": str(found["platform"]["pck"]["smt_enabled"]),
+            **platform_details(found),
         },
     )

@@ -11,7 +11,7 @@ from tempo.errors import OutsideError, RefusedError
 from tempo.trust.evidence import configfs
 from tempo.trust.evidence.anchors import Anchors, Collateral
 from tempo.trust.evidence.claims import Claims, Kind
-from tempo.trust.evidence.dcap import tcb_date, trimmed, verify_quote
+from tempo.trust.evidence.dcap import platform_details, tcb_date, trimmed, verify_quote
 from tempo.trust.evidence.envelope import Evidence
 
 PROVIDER: Final = "tdx_guest"
@@ -72,7 +72,7 @@ def verify(evidence: Evidence, anchors: Anchors, collateral: Collateral, now: da
             "xfam": report["xfam"],
             "sept_ve_disable": bool(attributes >> _SEPT_VE_DISABLE & 1),
             "migratable": bool(attributes >> _MIGRATABLE & 1),
-            "smt": str(found["platform"]["pck"]["smt_enabled"]),
+            **platform_details(found),
         },
     )
 

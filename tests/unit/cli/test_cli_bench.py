@@ -44,8 +44,8 @@ def test_suites_and_defaults() -> None:
         "minutes": None,
         "seed": None,
     }
-    expected = ["kernels", "layers", "paper", "generate", "crypto", "scale", "chaos", "integrity"]
-    assert list(SuiteName) == expected
+    measured = ["kernels", "layers", "paper", "generate", "crypto", "scale"]
+    assert list(SuiteName) == [*measured, "chaos", "integrity", "frontier"]
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:
@@ -111,6 +111,8 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["kernels", "--trace", "x.png"], "bench layers does"),
         (["kernels", "--workers", "2"], "without --workers"),
+        (["frontier", "--workers", "2"], "settings of its own"),
+        (["frontier", "--trace", "x.png"], "bench layers does"),
         (["layers", "--trace", "x.gif"], "expected a name that ends in"),
         (["layers", "--workers", "host:7443"], "number of processes"),
         (["layers", "--scheme", "none"], "no scheme"),

@@ -1,6 +1,8 @@
 """`tempo vault`: its options, frozen; what it prints, refuses and exits with."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 import typer
@@ -39,7 +41,7 @@ def test_the_options_are_frozen():
     assert not any("passphrase" in o and "file" not in o for options in found.values() for o in options)
 
 
-@pytest.fixture()
+@pytest.fixture
 def home(tmp_path, monkeypatch):
     """An owner's folder, with a cheap Argon2id: its cost is tested with the root key."""
     monkeypatch.setattr(root, "COST", root._Cost(iterations=1, lanes=1, memory_kib=8192))
@@ -189,6 +191,24 @@ def test_init_makes_no_vault_over_another(home, capsys):
     assert vault(home, "init", home / "new", "--name", "x", "--pkcs11-token", "t") == 2
     assert vault(home, "list", home / "new") == 2
     assert "tempo vault init" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_document(home, capsys, monkeypatch):
+    """docs/vault.md, from `init` to the certificates, as they stand there; `serve` has its tests in e2e."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "vault.md").read_text()
+    lines = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(typer, "prompt", lambda *text, **options: WORDS)
+    (home / "policy.toml.sig").unlink()
+    (home / "photos").mkdir()
+    (home / "photos" / "one.txt").write_text("data")
+    served = [line for line in lines if "vault serve" in line]
+    for line in lines:
+        if line not in served:
+            assert cli.run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+    assert len(served) == 1
+    assert (home / "pki" / "vault.pem").is_file()
+    assert [e.fields["action"] for e in entries(home / "keys", Kind.KEY_CHANGED)] == ["added", "granted"]
 
 
 def test_an_altered_vault_is_exit_1(home, capsys):

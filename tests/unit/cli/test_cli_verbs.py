@@ -34,7 +34,6 @@ OPTIONS = {
     ],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
-    "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--json"),

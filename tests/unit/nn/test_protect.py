@@ -486,7 +486,7 @@ def test_a_weight_of_two_layers_is_encoded_once_where_it_may_be_used_twice(uses,
     model[2].weight = model[0].weight
     x = r(128, 64)
     want = step(copy.deepcopy(model), x)
-    with Session("cpu", weight_uses=uses) as session:
+    with Session("cpu", weight_uses=uses, unsafe_many_uses=True) as session:
         close(step(session.protect(model), x), want)
         assert session.report().encodings == 2 + encoded + 2  # X twice, W, dY twice
 

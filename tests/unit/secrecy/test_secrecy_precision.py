@@ -184,7 +184,7 @@ def test_one_w_per_epoch_and_dtype():
     """Micro-batches share W', the uneven ones one of their own. A changed weight ends both epochs, and
     workers are told to drop what they hold of either."""
     weight = torch.nn.Parameter(W.clone())
-    with House(wire="bf16", weight_uses=4) as house:
+    with House(wire="bf16", weight_uses=4, unsafe_many_uses=True) as house:
         for x in (X, X * SIZES, X, X * SIZES):
             house.step(x, weight, DY)
         products = [(j, ship) for j, ship in house.spy.jobs if j.op is Op.PRODUCT]
@@ -205,7 +205,7 @@ def test_one_w_per_epoch_and_dtype():
 def test_another_dtype_of_the_same_weight_is_another_epoch_under_another_key():
     weight = torch.nn.Parameter(W)
     lowering = Linear(tuple(X.shape), tuple(W.shape))
-    with House(weight_uses=2) as house, torch.no_grad():
+    with House(weight_uses=2, unsafe_many_uses=True) as house, torch.no_grad():
         one, fresh = house.weights.of(weight, lowering, W[None], F32)
         two, other = house.weights.of(weight, lowering, W[None], BF16)
         assert (fresh, other) == (True, True)

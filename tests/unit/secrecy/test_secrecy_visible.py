@@ -41,7 +41,7 @@ def test_what_a_knob_takes_away(options, gone):
     ("options", "more"),
     [
         ({"gain": 1.0}, {"norms"}),
-        ({"weight_uses": 2}, {"reuse"}),
+        ({"weight_uses": 2, "unsafe_many_uses": True}, {"reuse"}),
         ({"weight_uses": 256, "unsafe_many_uses": True}, {"reuse"}),
     ],
 )
@@ -86,7 +86,7 @@ def test_every_code_is_explained():
     assert all(meaning(code) and remedy(code) for code in CODES)
     used = set().union(
         *(
-            seen(s, public=p, wire=w, weight_uses=2)
+            seen(s, public=p, wire=w, weight_uses=2, unsafe_many_uses=True)
             for s in (*SCHEMES, "shares")
             for p in (True, False)
             for w in ("fp32", "bf16")

@@ -173,9 +173,16 @@ def _enclave(attributes: int, enclave: bytes, signer: bytes, product: int, svn: 
     return head + bytes(96) + numbers + bytes(60) + data.ljust(64, b"\0")
 
 
-def _domain(attributes: int, data: bytes, svn: int) -> bytes:
+def _domain(attributes: int, data: bytes, svn: int, seam: bytes) -> bytes:
     flags = bytes([attributes, 0, 0, 0x10, 0, 0, 0, 0])
-    head = bytes([svn]) + bytes(15) + b"\x51" * 48 + bytes(48 + 8) + flags + bytes.fromhex("e702060000000000")
+    head = (
+        bytes([svn])
+        + bytes(15)
+        + b"\x51" * 48
+        + seam.ljust(48 + 8, b"\0")
+        + flags
+        + bytes.fromhex("e702060000000000")
+    )
     return head + MR["mr_td"] + bytes(3 * 48) + bytes(48) + MR["rt_mr1"] + bytes(2 * 48) + data
 
 
@@ -188,8 +195,10 @@ def quote(
     key: ec.EllipticCurvePrivateKey | None = None,
     pck_key: ec.EllipticCurvePrivateKey | None = None,
     svn: int = 5,
+    seam: bytes = b"",
 ) -> bytes:
-    """Version 3 for SGX, 4 for TDX. key: signs the quote; pck_key: signs the quoting enclave's report."""
+    """Version 3 for SGX, 4 for TDX. key: signs the quote; pck_key: signs the quoting enclave's report; seam:
+    signer and attributes of the TDX module, zeros for Intel's."""
     sgx = tee == "SGX"
     if attributes is None:
         attributes = NEVER_DEBUGGED[tee]
@@ -198,7 +207,7 @@ def quote(
     if sgx:
         body = _enclave(attributes, MR["mr_enclave"], MR["mr_signer"], 7, 3, data)
     else:
-        body = _domain(attributes, data, svn)
+        body = _domain(attributes, data, svn, seam)
     public = made.attestation.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
     extra = b"\x0e" * 32
     bound = hashlib.sha256(public + extra).digest()

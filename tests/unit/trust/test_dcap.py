@@ -136,6 +136,18 @@ def test_old_tcb(tee) -> None:
 
 
 @TEES
+def test_a_platform_that_was_revoked(tee) -> None:
+    made = dcap.platform()
+    papers = dcap.collateral(made, tee, status="Revoked")
+    refused("QUOTE", "Revoked", dcap.quote(made, tee), tee, collateral=papers)
+
+
+@pytest.mark.parametrize("seam", [b"\x01", bytes(48) + b"\x01"])
+def test_a_module_that_is_not_intels(seam) -> None:
+    refused("QUOTE", "module identity", dcap.quote(dcap.platform(), "TDX", seam=seam), "TDX")
+
+
+@TEES
 def test_collateral_that_another_signed(tee) -> None:
     made = dcap.platform()
     forger = certify("Intel SGX TCB Signing", ec.generate_private_key(ec.SECP256R1()), algorithm=dcap.SHA256)

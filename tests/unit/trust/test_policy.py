@@ -10,7 +10,7 @@ from authorities import DAY, NOW
 
 from tempo.errors import RefusedError, TamperedError, UsageError
 from tempo.trust.evidence import NOT_PROVIDED, VENDORS, Claims, Kind
-from tempo.trust.policy import Policy, Step
+from tempo.trust.policy import Demands, Policy, Step
 from tempo.trust.policy_file import parse_policy
 from tempo.trust.policy_key import PolicyKey, PolicySigner, signature_path
 
@@ -112,6 +112,14 @@ def test_what_is_refused(policy, step, match, claims) -> None:
     with pytest.raises(RefusedError, match=match) as error:
         policy.check(claims, NOW)
     assert error.value.step == step
+
+
+def test_an_empty_set_admits_nothing() -> None:
+    """The reader of files refuses it; so does a policy that was made in Python."""
+    for demands in (Demands(({},)), Demands()):
+        with pytest.raises(RefusedError) as error:
+            Policy("made", {Kind.SEV_SNP: demands}).check(snp(), NOW)
+        assert error.value.step == Step.CODE
 
 
 def test_an_expired_policy(policy) -> None:

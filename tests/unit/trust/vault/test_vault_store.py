@@ -25,7 +25,7 @@ pytestmark = pytest.mark.security
 PASSPHRASE = b"correct horse battery staple"
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path):
     with make_store(tmp_path / "vault") as made:
         yield made
