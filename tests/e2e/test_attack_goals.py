@@ -42,7 +42,6 @@ def rows(result: Result, scheme: str) -> list[Row]:
     return [row for row in result.rows if row.scheme == scheme]
 
 
-@pytest.mark.slow
 @pytest.mark.security
 def test_a_network_from_scratch_is_stolen_under_the_papers_mask_alone() -> None:
     """Attack 5. The copy is judged on images that it never saw, by a classifier of 50 labelled ones."""
@@ -53,8 +52,6 @@ def test_a_network_from_scratch_is_stolen_under_the_papers_mask_alone() -> None:
     assert kept.finding.high < kept.finding.chance
 
 
-@pytest.mark.slow
-@pytest.mark.security
 def test_rows_of_a_fine_tuned_model_are_placed_under_the_papers_mask_alone() -> None:
     """Attack 1. Needs a pre-trained model, which is fetched once."""
     missing = [p.file for p in (MINILM, MAILS) if not (cache_folder() / p.file).exists()]
