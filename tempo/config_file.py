@@ -26,7 +26,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args, get_type_hints
 
 from tempo.config import Config
 from tempo.errors import OutsideError, UsageError
@@ -72,11 +72,18 @@ def _config(path: Path, table: Mapping[str, Any]) -> Config:
     _require_known(path, "session.", session, [f.name for f in fields(Config)])
     _require_known(path, "session.fleet.", fleet, [f.name for f in fields(FleetSettings)])
     for name, value in session.items():
-        meant = type(getattr(Config(), name))
+        meant = _type_of(name)
         # An integer will do for a float, but neither for a truth value nor the other way round.
         if type(value) is not meant and not (meant is float and type(value) is int):
             raise UsageError(f"session.{name} = {value!r}: expected a {meant.__name__}")
     return Config(**session, fleet=FleetSettings(**fleet)) if fleet else Config(**session)
+
+
+def _type_of(name: str) -> type:
+    """Of a setting; of one that may be left open, its type where it is not."""
+    meant = get_type_hints(Config)[name]
+    found: type = next((each for each in get_args(meant) if each is not type(None)), meant)
+    return found
 
 
 def _workers(path: Path, value: Any) -> WorkerSpec | Mapping[str, WorkerSpec] | None:

@@ -16,12 +16,12 @@ from tempo.errors import DataError, IntegrityError, TempoError, UsageError
 OPTIONS = {
     "attack": [
         *("--suite", "--only", "--scheme", "--reference", "--script", "--steps", "--transcript", "--truth"),
-        *("--fast", "--budget", "--require", "--fail-on", "--out", "--json", "--list"),
+        *("--fast", "--budget", "--require", "--fail-on", "--out", "--resume", "--jobs", "--json", "--list"),
     ],
     "attest": [],  # a group: tests/unit/cli/test_cli_attest.py
     "bench": [
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
-        *("--only", "--threads", "--budget", "--data-dir", "--recorded"),
+        *("--only", "--threads", "--budget", "--data-dir", "--recorded", "--minutes", "--seed"),
     ],
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
     "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
@@ -34,9 +34,10 @@ OPTIONS = {
     ],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
+    "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "worker": [
         *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
-        *("--max-connections", "--unsafe-plaintext", "--json"),
+        *("--max-connections", "--unsafe-plaintext", "--unsafe-lie", "--json"),
     ],
 }
 
