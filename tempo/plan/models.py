@@ -137,11 +137,20 @@ def _resized(inputs: Any, batch: int) -> Any:
 # ---- well-known shapes -------------------------------------------------------------------------------
 
 
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _noise(*shape: int) -> Tensor:
+    """Inputs that differ from row to row: alike rows stay in the TEE (setting repeats)."""
+    return torch.randn(shape, generator=_generator())
+
+
 def _mlp(width: int, depth: int, batch: int) -> Made:
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Linear(width, width), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(width, width)), torch.zeros(batch, width)
+    return nn.Sequential(*layers, nn.Linear(width, width)), _noise(batch, width)
 
 
 def _transformers(name: str) -> Any:
@@ -156,20 +165,21 @@ def _transformers(name: str) -> Any:
 def _resnet50(batch: int) -> Made:
     hf = _transformers("resnet50")
     model = hf.ResNetForImageClassification(hf.ResNetConfig(num_labels=1000))
-    return model, {"pixel_values": torch.zeros(batch, 3, 224, 224)}
+    return model, {"pixel_values": _noise(batch, 3, 224, 224)}
 
 
 def _vit_b16(batch: int) -> Made:
     hf = _transformers("vit-b16")
     return hf.ViTForImageClassification(hf.ViTConfig(num_labels=1000)), {
-        "pixel_values": torch.zeros(batch, 3, 224, 224)
+        "pixel_values": _noise(batch, 3, 224, 224)
     }
 
 
 def _gpt2(batch: int) -> Made:
     hf = _transformers("gpt2")
     model = hf.GPT2LMHeadModel(hf.GPT2Config(use_cache=False))
-    return model, {"input_ids": torch.zeros(batch, _TOKENS, dtype=torch.int64)}
+    tokens = torch.randint(0, model.config.vocab_size, (batch, _TOKENS), generator=_generator())
+    return model, {"input_ids": tokens}
 
 
 _KNOWN: Final[dict[str, Callable[[int], Made]]] = {
