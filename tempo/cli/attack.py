@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tempo.cli.output import document, print_json, stderr, to_json
-from tempo.errors import OutsideError, UsageError
+from tempo.cli.output import document, print_json, result_folder, stderr, to_json, writing
+from tempo.errors import UsageError
 
 if TYPE_CHECKING:
     from tempo.attacks.registry import Entry
@@ -109,7 +109,7 @@ def attack(
     variants = schemes(scheme)
     if resume and out is None:
         raise UsageError("--resume goes on with what --out holds: name that folder")
-    _folder(out)
+    result_folder(out)
     seconds = budget or (_FAST_S if fast else _NO_END_S)
     clock = Clock(seconds, _FAST_EACH_S * max(1.0, seconds / _FAST_S) if fast else _EACH_S)
     with Screen(stderr()) as screen:
@@ -162,30 +162,17 @@ def _of_ones_own(
     return run_on_recording(entries, "transcript", recording, clock, screen)
 
 
-def _folder(out: Path | None) -> None:
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
-
-
 def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
     from tempo.attacks.suite.figures import draw
     from tempo.attacks.suite.report import as_csv, markdown
     from tempo.attacks.suite.summary import summary
 
-    try:
+    with writing(out):
         pictures = draw(result, out)
         (out / "attack.json").write_text(to_json(fields) + "\n")
         (out / "verdicts.json").write_text(to_json(summary(fields, result)) + "\n")
         (out / "attack.csv").write_text(as_csv(result))
         (out / "attack.md").write_text(markdown(fields, result, pictures))
-    except OSError as error:
-        raise OutsideError(
-            f"--out {out} cannot be written ({error.strerror}). Name another folder"
-        ) from error
     stderr().print(
         f"Written: {out}/attack.json, .csv, .md, verdicts.json and {len(pictures)} pictures", soft_wrap=True
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tempo.cli.output import document, print_json, stderr, stdout, table, to_json
-from tempo.errors import OutsideError, TempoError, UsageError
+from tempo.cli.output import document, print_json, result_folder, stderr, stdout, table, to_json, writing
+from tempo.errors import TempoError, UsageError
 
 if TYPE_CHECKING:
     from tempo.bench.result import Result
@@ -85,7 +85,7 @@ def bench(
         raise UsageError(
             f"--trace shows a protected step, and bench {suite.value} runs none here: bench layers does"
         )
-    _folder(out)
+    result_folder(out)
     result = _run(suite, fast, given, tracer)
     fields = document(f"bench {suite.value}", result.rows, **result.more())
     if out is not None:
@@ -226,26 +226,13 @@ def show(result: Result) -> None:
         console.print(f"skipped: {each['what']}: {each['why']}", markup=False)
 
 
-def _folder(out: Path | None) -> None:
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
-
-
 def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
     from tempo.bench.figures import draw
     from tempo.bench.report import markdown
 
     name = f"bench-{result.suite}"
-    try:
+    with writing(out):
         pictures = draw(result, out) if result.rows and result.suite != SuiteName.chaos else []
         (out / f"{name}.json").write_text(to_json(fields) + "\n")
         (out / f"{name}.md").write_text(markdown(fields, result, pictures))
-    except OSError as error:
-        raise OutsideError(
-            f"--out {out} cannot be written ({error.strerror}). Name another folder"
-        ) from error
     say(f"Written: {out / name}.json, {out / name}.md, {', '.join(map(str, pictures))}")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, final
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from tempo.cli.output import print_json, stderr, stdout, table
-from tempo.errors import OutsideError, UsageError
+from tempo.cli.output import print_json, result_folder, stderr, stdout, table, writing
+from tempo.errors import UsageError
 
 if TYPE_CHECKING:
     from tempo.demo.run import Outcome
@@ -52,18 +52,11 @@ def demo(
         out=out,
         data_dir=data_dir,
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
+    result_folder(out)
     with _Screen() as screen:
         outcome = story.run(settings, screen)
-    try:
+    with writing(out):
         paths = story.write(outcome, out)
-    except OSError as error:
-        raise OutsideError(
-            f"--out {out} cannot be written ({error.strerror}). Name another folder"
-        ) from error
     if as_json:
         print_json(outcome.fields())
     else:

@@ -122,14 +122,13 @@ def export(
 ) -> None:
     """Write a proof that an entry is in the log: `tempo log verify` checks it without the log."""
     from tempo.trust.ledger import read_verified
-    from tempo.trust.ledger.files import lines_of
     from tempo.trust.ledger.ledger import replace
     from tempo.trust.ledger.proof import prove, to_json
 
     public = _key(key)
     earlier = None if since is None else _earlier(since, public)
     found = read_verified(log, public, since=None if earlier is None else earlier[1])
-    proof = prove(found, lines_of(log, found), entry, earlier)
+    proof = prove(found, entry, earlier)
     try:
         replace(out, to_json(proof))
     except OSError as error:

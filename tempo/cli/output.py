@@ -7,13 +7,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from tempo.errors import OutsideError
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +53,27 @@ def to_json(fields: Mapping[str, Any]) -> str:
 def print_json(fields: Mapping[str, Any]) -> None:
     sys.stdout.write(to_json(fields) + "\n")
     sys.stdout.flush()
+
+
+def result_folder(out: Path | None) -> None:
+    """Make the folder of `--out`, if one was named. Raises OutsideError, before anything was measured."""
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutsideError(f"--out {out} cannot be made ({error.strerror}). Name another folder") from error
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Inside, results go into the folder of `--out`. Raises OutsideError where they cannot."""
+    try:
+        yield
+    except OSError as error:
+        raise OutsideError(
+            f"--out {out} cannot be written ({error.strerror}). Name another folder"
+        ) from error
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -10,13 +10,14 @@ from tempo.integrity import ExactVerifier
 from tempo.nn.placement import Candidate, Placement
 from tempo.secrecy.keys import SessionKey
 from tempo.secrecy.shares import REPLICATED
-from tempo.sharing.desk import Desk, Truth
+from tempo.sharing.desk import Desk
 from tempo.sharing.engine import TOO_FEW_OWNERS, SharesEngine
 from tempo.sharing.hire import owners_from
 from tempo.sharing.owners import Owners
 from tempo.sharing.registry import OwnersSpec, Registry
 from tempo.sharing.weights import SharedWeights
 from tempo.stats import Stats
+from tempo.truth import UnsafeTruth
 
 if TYPE_CHECKING:
     from tempo.config import Config
@@ -52,7 +53,7 @@ def assemble(
     stats: Stats,
     ids: Iterator[int],
     labels: Iterator[int],
-    truth: Truth | None = None,
+    truth: UnsafeTruth | None = None,
 ) -> tuple[SharesEngine, SharedWeights]:
     desk = Desk(key, ExactVerifier(key), owners, stats, ids, labels, truth=truth)
     weights = SharedWeights(desk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Never, Protocol, final
+from typing import final
 
 from torch import Tensor
 
@@ -18,31 +18,7 @@ from tempo.secrecy.shares import ADDITIVE, REPLICATED, ShareKey, dealt, left_the
 from tempo.secrecy.weights import Release
 from tempo.sharing.owners import Owners
 from tempo.stats import Stats
-
-
-class Truth(Protocol):
-    """Told the plain operands, where someone measures what attacks learn; for nothing else. left, right: of
-    the bases, which shares have none of."""
-
-    def weight(
-        self,
-        id_: int,
-        owner: Tensor | None,
-        lowering: str,
-        plain_GNK: Tensor,
-        left: Sequence[Never],
-        right: Sequence[Never],
-    ) -> None: ...
-
-    def rows(
-        self,
-        id_: int,
-        kind: str,
-        beside: int,
-        plain: Sequence[Tensor],
-        left: Sequence[Never],
-        right: Sequence[Never],
-    ) -> None: ...
+from tempo.truth import UnsafeTruth
 
 
 @final
@@ -84,7 +60,8 @@ class Desk:
     #: how many of the other were drawn.
     ids: Iterator[int]
     labels: Iterator[int]
-    truth: Truth | None = None
+    #: Told the plain operands, where someone measures what attacks learn; for nothing else.
+    truth: UnsafeTruth | None = None
     #: Memory of results.
     pool: Pool = field(default_factory=Pool)
 

@@ -27,11 +27,13 @@ CHECKPOINT: Final = "checkpoint"
 @final
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A log that was verified: its checkpoint, its entries and their leaf hashes, and what lies beyond."""
+    """A log that was verified: its checkpoint, its entries with their lines and leaf hashes, and what lies
+    beyond."""
 
     checkpoint: Checkpoint
     note: str
     entries: tuple[Entry, ...]
+    lines: tuple[bytes, ...]
     leaves: tuple[bytes, ...]
     #: Bytes of entries.jsonl that no checkpoint covers.
     beyond: bytes
@@ -101,15 +103,7 @@ def read_verified(directory: Path, key: VerifierKey, *, since: Checkpoint | None
             ) from error
     if since is not None:
         _check_extends(since, checkpoint, found)
-    return Contents(checkpoint, note, tuple(entries), tuple(found), data[covered:], covered)
-
-
-def lines_of(directory: Path, log: Contents) -> list[bytes]:
-    """The lines of the entries of a log that was just verified, checked once more."""
-    lines, _ = _lines((directory / ENTRIES).read_bytes(), log.checkpoint.size)
-    if [leaf_hash(line) for line in lines] != list(log.leaves):
-        raise TamperedError("the log changed while it was read")
-    return lines
+    return Contents(checkpoint, note, tuple(entries), tuple(lines), tuple(found), data[covered:], covered)
 
 
 def _lines(data: bytes, size: int) -> tuple[list[bytes], int]:

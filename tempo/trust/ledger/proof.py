@@ -41,9 +41,9 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     consistency: tuple[str, ...] = ()
 
 
-def prove(log: Contents, lines: list[bytes], index: int, earlier: tuple[str, Checkpoint] | None) -> Proof:
-    """That entry `index` is in the log. lines: the log's, as bytes. earlier: an older note, opened.
-    Raises UsageError for an entry that there is not."""
+def prove(log: Contents, index: int, earlier: tuple[str, Checkpoint] | None) -> Proof:
+    """That entry `index` is in the log. earlier: an older note, opened. Raises UsageError for an entry
+    that there is not."""
     if not 0 <= index < len(log.leaves):
         raise UsageError(f"the log has entries 0 to {len(log.leaves) - 1}, not {index}")
     consistency: list[bytes] = []
@@ -53,7 +53,7 @@ def prove(log: Contents, lines: list[bytes], index: int, earlier: tuple[str, Che
         FORMAT,
         log.note,
         index,
-        lines[index].decode(),
+        log.lines[index].decode(),
         tuple(_encode(h) for h in inclusion_proof(log.leaves, index)),
         None if earlier is None else earlier[0],
         tuple(_encode(h) for h in consistency),

@@ -13,7 +13,7 @@ import pytest
 
 from tempo.errors import DataError, OutsideError, TamperedError, UsageError
 from tempo.trust.ledger import Kind, Ledger, Signer, VerifierKey, read_verified
-from tempo.trust.ledger.files import CHECKPOINT, ENTRIES, HASHES, lines_of
+from tempo.trust.ledger.files import CHECKPOINT, ENTRIES, HASHES
 from tempo.trust.ledger.proof import check, prove, to_json
 
 pytestmark = pytest.mark.security
@@ -318,7 +318,7 @@ def test_a_proof_without_the_log(folder, signer):
             log.append(Kind.SESSION_CLOSED)
     found = read_verified(folder, signer.verifier)
     opened = signer.verifier.open(earlier)
-    data = to_json(prove(found, lines_of(folder, found), 5, (earlier, opened)))
+    data = to_json(prove(found, 5, (earlier, opened)))
     entry, proof, checkpoint = check(data, signer.verifier)
     assert entry == found.entries[5]
     assert (proof.index, checkpoint.size) == (5, 13)
