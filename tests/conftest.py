@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest import mock
@@ -33,6 +34,15 @@ def _serve(name: str, threads: int = 1) -> Iterator[None]:
 def serve() -> Callable[..., AbstractContextManager[None]]:
     """serve(name, threads): passes of that instruction set, or "plain", whatever the environment says."""
     return _serve
+
+
+@pytest.fixture
+def fixed_keys() -> Iterator[None]:
+    """Session keys of this process come from a generator with a seed: what an attack scores is random in the
+    keys, and a threshold on it would fail now and then. TEMPO_TEST_KEYS=n draws others, to see how wide it is."""
+    seeded = random.Random(int(os.environ.get("TEMPO_TEST_KEYS", "0")))
+    with mock.patch("tempo.secrecy.keys.os", mock.Mock(urandom=seeded.randbytes)):
+        yield
 
 
 _SKIPPED = pytest.StashKey[list[str]]()

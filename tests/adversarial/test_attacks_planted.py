@@ -19,6 +19,8 @@ from tempo.attacks import Attack, Verdict
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import finding
 
+pytestmark = pytest.mark.usefixtures("fixed_keys")
+
 ABOVE = (Verdict.LEAKS, Verdict.BROKEN)
 _LUCK = 0.025
 _ONCE_IN = 1000

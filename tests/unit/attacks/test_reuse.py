@@ -55,8 +55,8 @@ def test_mixed_rows_hide_a_basis_that_is_used_once(tmp_path):
 def test_moments_of_batches_that_differ_open_it_all_the_same(tmp_path):
     """A finding, kept as a test: mixed rows do not protect a basis of features that is used often."""
     curve = many_uses(tmp_path, "mixing", uses=16)
-    assert curve["moments", 16].score > 0.5
-    assert curve["moments", 16].score > curve["moments", 2].score > curve["moments", 2].chance + 0.05
+    assert curve["moments", 16].low > 2 * curve["moments", 16].chance
+    assert curve["moments", 16].low > curve["moments", 2].high
 
 
 def repeats(folder, scheme, rows, **options):
@@ -93,7 +93,7 @@ def test_fresh_keys_hide_repeats_and_steps(tmp_path):
 
 def test_scales_of_one_show_repeats_and_steps_under_fresh_keys(tmp_path):
     found = repeats(tmp_path, "mixing", rows=128, spread=1.0000001)
-    assert found["repeats, fresh keys"][0] == 1
+    assert found["repeats, fresh keys"][0] > 0.6  # chance: one in sixteen
     assert found["steps of W, fresh keys"][0] > 0.9
 
 
