@@ -38,8 +38,8 @@ def serve() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture
 def fixed_keys() -> Iterator[None]:
-    """Session keys of this process come from a generator with a seed: what an attack scores is random in the
-    keys, and a threshold on it would fail now and then. TEMPO_TEST_KEYS=n draws others, to see how wide it is."""
+    """Session keys of this process come from a generator with a seed: what an attack scores is random in
+    the keys, and a threshold on it would fail now and then. TEMPO_TEST_KEYS=n draws others."""
     seeded = random.Random(int(os.environ.get("TEMPO_TEST_KEYS", "0")))
     with mock.patch("tempo.secrecy.keys.os", mock.Mock(urandom=seeded.randbytes)):
         yield
