@@ -14,7 +14,7 @@ from math import inf
 from statistics import median
 from typing import Any, Final, final
 
-from tempo.chaos.orders import Step
+from tempo.chaos.orders import End, Step
 from tempo.chaos.run import Outcome
 from tempo.chaos.schedule import Fault
 from tempo.chaos.training import DTYPES, curve
@@ -147,6 +147,16 @@ def _exercised(outcome: Outcome) -> Iterator[Finding]:
     words = f"{figures['checks']} checks, {figures['retries']} retries, "
     words += f"{figures['local_fallbacks']} in the master, {outcome.end.replaced} connections replaced"
     yield Finding("workers computed", figures["bytes_received"], 1e6, "bytes", words, least=True)
+    yield from _standstill(outcome.end)
     if faults[Fault.LIE]:
         caught = figures["checks_failed"]
         yield Finding("lies were caught", caught, 1.0, "replies", f"of {faults[Fault.LIE]} liars", least=True)
+
+
+def _standstill(end: End) -> Iterator[Finding]:
+    """Every integrity failure: model and log did not advance before the recovery."""
+    of = f"of {end.failures} integrity failures"
+    yield Finding("no model advanced on a failure", end.advanced, 0.0, "failures", of)
+    yield Finding("the audit log is not ahead of a failure", end.ahead, 0.0, "failures", of)
+    missing, entered = abs(end.failures - end.entered), f"{end.entered} entered, {of}"
+    yield Finding("the audit log holds every failure", missing, 0.0, "failures", entered)

@@ -13,16 +13,20 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 
 import tempo
 from tempo.chaos.orders import START_S, End, Line, Orders, Ready, Step, encode
+from tempo.chaos.standstill import Standstill, log_ahead
 from tempo.chaos.training import DTYPES, Training
 from tempo.fleet import RemoteWorker
 from tempo.report import JsonLines
+from tempo.trust.ledger import Ledger, Signer
+from tempo.trust.sealed import DataKey
 from tempo.wire import TlsFiles
 
 _REPLACE_S: Final = 2.0
@@ -98,20 +102,39 @@ def train(orders: Orders) -> None:
         deadline_base_s=orders.deadline_s, hedge_least_s=orders.deadline_s / 4, quarantine_s=0.25
     )
     trainings = {name: Training(orders.seed, DTYPES[name]) for name in orders.dtypes}
-    with tempo.Session(crew.first, fleet=fleet) as session:
+    standstill = Standstill(trainings.values())
+    logger.addHandler(standstill)
+    folder, signer, key = Path(orders.audit), Signer.generate("tempo.chaos/run"), DataKey.generate()
+    with (
+        Ledger.create(folder / "log", signer) as ledger,
+        tempo.Session(crew.first, fleet=fleet, ledger=ledger) as session,
+    ):
         for training in trainings.values():
             session.protect(training.model)
         _say(Ready(crew.wait()))
         number, begin = 0, time.monotonic()
         while (start := time.monotonic()) < begin + orders.seconds:
-            losses = {name: training.step() for name, training in trainings.items()}
             number += 1
+            losses = {}
+            for name, training in trainings.items():
+                standstill.begin(number)
+                losses[name] = training.step()
+            if number % orders.every == 0:
+                session.checkpoint(folder / "run.tempo", key, step=number, **_parts(trainings))
             took = time.monotonic() - start
             _say(Step(number, start - begin, took, losses, *_usage()))
             crew.mend(session, watch.closed)
         report = session.report()
     names = ("bytes_sent", "bytes_received", "checks", "checks_failed", "retries", "local_fallbacks")
-    _say(End(number, {name: getattr(report, name) for name in names}, dict(watch.kinds), crew.replaced))
+    counts = {name: getattr(report, name) for name in names}
+    failed = standstill.failed
+    logged = log_ahead(folder / "log", signer.verifier, failed)
+    _say(End(number, counts, dict(watch.kinds), crew.replaced, len(failed), standstill.advanced, *logged))
+
+
+def _parts(trainings: Mapping[str, Training]) -> dict[str, Any]:
+    models = {f"model_{name}": training.model for name, training in trainings.items()}
+    return models | {f"optimizer_{name}": training.optimizer for name, training in trainings.items()}
 
 
 def _usage() -> tuple[int, int, int]:

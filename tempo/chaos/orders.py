@@ -24,6 +24,10 @@ class Orders:
     key: str
     ca: str
     log: str
+    #: Folder of the audit log, which the master makes, and of its checkpoints.
+    audit: str
+    #: Steps between two checkpoints.
+    every: int
     deadline_s: float
     dtypes: list[str]
 
@@ -63,6 +67,12 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     figures: dict[str, int]
     events: dict[str, int]
     replaced: int
+    #: Failures seen while training; those at which a model had advanced; those that the audit log holds, and
+    #: those that it holds behind a checkpoint of their step.
+    failures: int
+    advanced: int
+    entered: int
+    ahead: int
 
 
 Line = Ready | Step | End

@@ -51,6 +51,8 @@ class Settings:
     #: Silence of the master after which it counts as hung: far beyond all deadlines of a step.
     silence_s: float = 60.0
     faults: Sequence[Fault] = tuple(Fault)
+    #: Steps between two checkpoints of the run.
+    checkpoint_every: int = 20
 
 
 @final
@@ -92,6 +94,8 @@ def run(settings: Settings, folder: Path, say: Say) -> Outcome:
             str(ours.key),
             str(ours.ca),
             str(folder / "session.log"),
+            str(folder / "audit"),
+            settings.checkpoint_every,
             settings.deadline_s,
             list(DTYPES),
         )

@@ -39,6 +39,15 @@ class Training:
         self._optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.9)
         self._step = 0
 
+    def state(self) -> list[Tensor]:
+        """All that a step changes: parameters, and what the optimizer keeps of each."""
+        kept = [v for held in self._optimizer.state.values() for v in held.values() if isinstance(v, Tensor)]
+        return [parameter.detach() for parameter in self.model.parameters()] + kept
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._optimizer
+
     def step(self) -> float:
         """One step; its loss before the update."""
         x_RK, y_RN = self._batch()

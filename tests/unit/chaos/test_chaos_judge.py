@@ -11,6 +11,9 @@ COUNT = 40
 LIE = {"fault": "lie", "done_at": 1.0, "undone_at": 2.0, "seconds": 1.0, "failed": ""}
 FIGURES = {"bytes_received": 10**7, "checks": 900, "checks_failed": 1, "retries": 1, "local_fallbacks": 0}
 
+#: Connections replaced; failures, with a model that advanced, in the log, there behind their checkpoint.
+NOTHING = (0, 3, 0, 3, 0)
+
 
 @pytest.fixture(scope="module")
 def curves():
@@ -27,7 +30,7 @@ def steps(curves):
 
 def outcome(steps, **changes):
     out = Outcome(Settings(), [], steps=steps, done=[dict(LIE)])
-    out.end = End(COUNT, dict(FIGURES), {"lost": 1}, 0)
+    out.end = End(COUNT, dict(FIGURES), {"lost": 1}, *NOTHING)
     for name, value in changes.items():
         setattr(out, name, value)
     return out
@@ -103,9 +106,12 @@ def test_growth(steps, what, field, each):
         ({"left": 1}, "no process is left"),
         ({"done": [{**LIE, "failed": "the proxy is gone"}]}, "every fault was done and undone"),
         ({"done": []}, "faults were done"),
-        ({"end": End(COUNT, {**FIGURES, "checks_failed": 0}, {"lost": 1}, 0)}, "lies were caught"),
-        ({"end": End(COUNT, {**FIGURES, "bytes_received": 0}, {"lost": 1}, 0)}, "workers computed"),
-        ({"end": End(COUNT, FIGURES, {}, 0)}, "workers were lost, and came back"),
+        ({"end": End(COUNT, {**FIGURES, "checks_failed": 0}, {"lost": 1}, *NOTHING)}, "lies were caught"),
+        ({"end": End(COUNT, {**FIGURES, "bytes_received": 0}, {"lost": 1}, *NOTHING)}, "workers computed"),
+        ({"end": End(COUNT, FIGURES, {"lost": 1}, 0, 3, 1, 3, 0)}, "no model advanced on a failure"),
+        ({"end": End(COUNT, FIGURES, {"lost": 1}, 0, 3, 0, 3, 1)}, "the audit log is not ahead of a failure"),
+        ({"end": End(COUNT, FIGURES, {"lost": 1}, 0, 3, 0, 2, 0)}, "the audit log holds every failure"),
+        ({"end": End(COUNT, FIGURES, {}, *NOTHING)}, "workers were lost, and came back"),
     ],
 )
 def test_each_other_failure(steps, changes, check):
