@@ -22,6 +22,7 @@ class Stats:
         self._local = threading.local()
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
+        self._earlier: tuple[Mapping[str, int], Mapping[str, float]] = {}, {}
         self._watcher: Watcher | None = None
 
     def add(self, name: str, amount: int = 1) -> None:
@@ -66,10 +67,14 @@ class Stats:
             return dict(self._counts)
 
     def go_on_from(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Add what an earlier run of the same work counted."""
+        """Add what an earlier run of the same work counted, in the place of what was added so before."""
         with self._lock:
-            self._counts.update(counts)
-            self._seconds.update(seconds)
+            for kept, before, now in zip(
+                (self._counts, self._seconds), self._earlier, (counts, seconds), strict=True
+            ):
+                kept.subtract(before)
+                kept.update(now)
+            self._earlier = dict(counts), dict(seconds)
 
     @property
     def seconds(self) -> dict[str, float]:

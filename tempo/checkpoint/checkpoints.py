@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -23,9 +24,12 @@ class Checkpoints:
         self._stats = stats
         self._fleet = fleet
         self._log = log
+        # Tells a checkpoint of this very session, whose counts are in its own already. No secret.
+        self._id = secrets.token_hex(8)
 
     def write(self, path: Path, key: DataKey | Recipient, step: int, parts: Mapping[str, Any]) -> None:
         state = {
+            "id": self._id,
             "counts": self._stats.counts,
             "seconds": self._stats.seconds,
             "workers": {n: [s.relapses, s.quarantine_s] for n, s in self._fleet.standing.items()},
@@ -43,7 +47,8 @@ class Checkpoints:
                 raise TamperedError(f"the audit log knows step {least} of {path.name!r}, but {path} is gone")
             return None
         found = read(path, key, parts=parts, expected=Expected(path.name, least))
-        self._stats.go_on_from(found.session["counts"], found.session["seconds"])
+        if found.session.get("id") != self._id:
+            self._stats.go_on_from(found.session["counts"], found.session["seconds"])
         self._fleet.restore({n: Standing(*held) for n, held in found.session["workers"].items()})
         if self._log is not None:
             self._log.resumed(path.name, found.step)

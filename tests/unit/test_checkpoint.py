@@ -221,10 +221,14 @@ def test_a_session_goes_on_with_its_counters_and_its_grudges(tmp_path, key):
         session._fleet._runners[0].quarantine()
         session.checkpoint(path, key, step=7, model=model)
         before = session.report()
+        session.resume(path, key, model=model)
+        assert session.report().checks == before.checks  # its own: they are counted already
     with tempo.Session("cpu") as session:
         model = session.protect(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10)))
         assert session.resume(path, key, model=model).step == 7
         assert session.report().checks == before.checks > 0
+        session.resume(path, key, model=model)
+        assert session.report().checks == before.checks
         standing = session._fleet.standing["cpu-0"]
         assert standing.relapses == 1
         assert 30 < standing.quarantine_s <= 60
