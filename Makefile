@@ -28,9 +28,10 @@ bench: $(STAMP)
 	$(BIN)/tempo bench kernels $(ARGS)
 	$(BIN)/tempo bench layers $(ARGS)
 
-# Links resolve, and the commands that README and docs show exist.
+# Links resolve, the commands that README and docs show exist, drawings are new; then the site, in site/.
 docs: $(STAMP)
-	$(BIN)/python -m pytest tests/unit/cli/test_cli_documents.py $(ARGS)
+	$(BIN)/python -m pytest tests/unit/cli/test_cli_documents.py tests/unit/test_drawings.py $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # torch first and pinned: left to itself, pip would take a newer one with gigabytes of CUDA packages.
 # Native passes are built on the way where there is a C++ compiler (tempo doctor).
