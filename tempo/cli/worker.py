@@ -25,6 +25,7 @@ class RoleName(StrEnum):
     worker = "worker"
     master = "master"
     vault = "vault"
+    peer = "peer"
 
 
 @app.callback(invoke_without_command=True)

@@ -31,6 +31,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _USAGE = {
     "worker": ExtendedKeyUsageOID.SERVER_AUTH,
     "vault": ExtendedKeyUsageOID.SERVER_AUTH,
+    "peer": ExtendedKeyUsageOID.SERVER_AUTH,
     "master": ExtendedKeyUsageOID.CLIENT_AUTH,
 }
 

@@ -1,9 +1,9 @@
 """Mutual TLS 1.3, and a name for each way in which it fails.
 
 1. Both sides show a certificate that the owner's authority (`ca`) signed, valid now.
-2. Its extended key usage fits its side: serverAuth for a worker or vault, clientAuth for a master (OpenSSL's
-   check).
-3. The certificate of a worker or vault has the name that the master dialled (OpenSSL's check).
+2. Its extended key usage fits its side: serverAuth for a worker, a vault or a master that other masters dial
+   (a peer), clientAuth for a master (OpenSSL's check).
+3. The certificate of a worker, vault or peer has the name that the master dialled (OpenSSL's check).
 4. Its one URI among the subject's alternative names is tempo:ROLE/NAME with the role of its side: a
    master's certificate never serves as a worker's, nor a worker's as a vault's, whatever its key usage says.
 
@@ -25,9 +25,9 @@ from typing import Literal, final
 from tempo.errors import ProtocolError, UsageError, WorkerLost
 from tempo.wire.deadline import DeadlinePassed, remaining
 
-Role = Literal["worker", "master", "vault"]
+Role = Literal["worker", "master", "vault", "peer"]
 
-_IDENTITY = re.compile(r"tempo:(worker|master|vault)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
+_IDENTITY = re.compile(r"tempo:(worker|master|vault|peer)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
 
 
 class Why(Enum):

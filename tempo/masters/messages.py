@@ -1,0 +1,77 @@
+"""What two masters say to each other on one connection of the ring.
+
+    both ways, once          Introduction(version, run, rank, size, nonce), Proof(evidence), Welcome
+    from the dialler, then   Piece(sequence, kind, part), each with the bytes of one piece of a tensor
+
+Rules, and the attack that each one blocks:
+- Evidence answers the other end's nonce and speaks for the key of this end's certificate, in the context of
+  this run and these two ranks: nothing is passed on, replayed, or used for another place in the ring.
+- A piece has the sequence, kind and size that its receiver expects by itself: no claim costs memory, and two
+  masters that disagree on what they are doing end with an error instead of a wrong sum.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tempo.errors import ProtocolError
+from tempo.wire.messages import Message
+
+VERSION: Final = 1
+NONCE_BYTES: Final = 32
+MAX_EVIDENCE: Final = 262_144
+MAX_MESSAGE: Final = MAX_EVIDENCE + 1024
+MAX_MASTERS: Final = 1024
+
+Rank = Annotated[int, Meta(ge=0, lt=MAX_MASTERS)]
+Kind = Literal["reduce", "gather", "broadcast"]
+
+
+class Introduction(Message, frozen=True):
+    """run: names the run, so that two of one owner do not cross. rank of size: the sender's."""
+
+    version: Annotated[int, Meta(ge=0, le=65535)]
+    run: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,100}\Z", max_length=100)]
+    rank: Rank
+    size: Annotated[int, Meta(ge=2, le=MAX_MASTERS)]
+    nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+
+
+class Proof(Message, frozen=True):
+    evidence: Annotated[bytes, Meta(min_length=1, max_length=MAX_EVIDENCE)]
+
+
+class Welcome(Message, frozen=True):
+    """The sender has accepted the other's proof. Without it an end that was refused would think it joined."""
+
+
+class Piece(Message, frozen=True):
+    """Payload: contiguous elements of the tensor at hand. sequence: of the collective, part: within it."""
+
+    carries_payload: ClassVar[bool] = True
+
+    sequence: Annotated[int, Meta(ge=0, lt=1 << 62)]
+    kind: Kind
+    part: Annotated[int, Meta(ge=0, lt=1 << 40)]
+
+
+Words = Introduction | Proof | Welcome | Piece
+
+_decoder: Final[msgspec.msgpack.Decoder[Words]] = msgspec.msgpack.Decoder(Words)
+
+
+def context(run: str, size: int, prover: int, verifier: int) -> bytes:
+    """What evidence is bound to besides nonce and key."""
+    return f"tempo masters 1\0{run}\0{size}\0{prover}\0{verifier}".encode()
+
+
+def decode(header: bytes | bytearray) -> Words:
+    """Raises ProtocolError."""
+    try:
+        return _decoder.decode(header)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # The decoder's own words may quote the peer: they go nowhere.
+        raise ProtocolError("a message is none of the masters' protocol") from None
