@@ -64,5 +64,7 @@ def _say(*words: object) -> None:
 
 if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # A shell's background job hands on that interrupts are ignored: this one is here to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     train(Path(sys.argv[2]), starve=sys.argv[1] == "memory")

@@ -187,12 +187,12 @@ class _Contiguous:
     """The tensor itself, or a copy that goes back into it."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
+        self._given = tensor
         self._flat = tensor.detach() if tensor.is_contiguous() else tensor.detach().contiguous()
 
     def __enter__(self) -> Tensor:
         return self._flat
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None and not self._tensor.is_contiguous():
-            self._tensor.detach().copy_(self._flat)
+        if error is None and not self._given.is_contiguous():
+            self._given.detach().copy_(self._flat)
