@@ -57,7 +57,9 @@ def sealed(
         found = sealed_under(store.state(), paths)
     rows: list[dict[str, Any]] = []
     for each in found:
-        fields = {"key": None, "version": None, "state": "a recipient's" if each.wrapped else "unknown"}
+        fields: dict[str, Any] = {"key": None, "version": None, "state": "unknown"}
+        if each.wrapped:
+            fields["state"] = "a recipient's"
         if each.key is not None:
             state = each.key.fault(now) or "active"
             fields = {"key": each.key.name, "version": each.key.version, "state": state}
