@@ -1,12 +1,13 @@
 """Stand-in machines: configfs-tsm and Gramine's files on an ordinary folder, reports and quotes with the real
 structures, signed by platforms that the tests make, whose roots take the place of the vendors'.
 
-    FOLDER/measurement    what the machine runs, hex (SEV-SNP: the launch measurement; TDX: MRTD; SGX: MRENCLAVE);
-                          it is read for each report, so who writes there boots something else
+    FOLDER/measurement    what the machine runs, hex: SEV-SNP's launch measurement, MRTD, or MRENCLAVE;
+                          read for each report, so who writes there boots something else
 """
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -72,8 +73,19 @@ def stand_in(where: str | None) -> None:
         kernel = Kernel("sev_guest", report, snp.table(amd), 0)
     else:
         kernel = Kernel("tdx_guest", lambda data: _quote("TDX", "mr_td", data, runs), None, 0)
-    for name in ("mkdir", "rmdir", "write"):
-        mock.patch(f"os.{name}", getattr(kernel, name)).start()
+    mock.patch("os.write", kernel.write).start()
+    for name in ("mkdir", "rmdir"):
+        mock.patch(f"os.{name}", _within(root, getattr(kernel, name), getattr(os, name))).start()
+
+
+def _within(root: Path, made, real):
+    """The kernel's own for entries of `root`; elsewhere the system's."""
+
+    def call(path, *more, **named):
+        ours = not named and Path(os.fsdecode(path)).parent == root
+        return made(path, *more) if ours else real(path, *more, **named)
+
+    return call
 
 
 def _quote(tee: str, register: str, data: bytes, runs: Path) -> bytes:
@@ -96,4 +108,3 @@ def _gramine(root: Path, runs: Path) -> None:
         return made
 
     mock.patch.object(machine.sgx_dcap, "produce", quoted).start()
-

@@ -1,7 +1,7 @@
 """What a page shows against what was printed.
 
-`...` within a line stands for any text of that line, a line `...` for any lines, none included. Spaces at the end
-of lines and empty lines do not count.
+`...` within a line stands for any text of that line, a line `...` for any lines, none included. Spaces at the
+end of lines and empty lines do not count.
 """
 
 from __future__ import annotations

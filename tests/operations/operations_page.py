@@ -1,7 +1,7 @@
 """A page of docs/operations, read as what a person would do with it, from top to bottom.
 
     ```console                 commands after "$ ", each followed by what it prints (see operations_match.py);
-    $ tempo log verify ...     a line that ends with a backslash goes on; "# exit 1" after a command: it ends so
+    $ tempo log verify ...     a backslash at the end goes on; "# exit 1" after a command: so it ends
     ```
     ```console hardware        as above, but it needs hardware that is not here: its first line says which, so
     # hardware: a host ...     that the reader sees it too
@@ -98,8 +98,6 @@ def _commands(path: Path, line: int, body: str, words: list[str]) -> list[Comman
             at += 1
         ends = EXIT.search(text)
         found.append(
-            Command(
-                line + start, EXIT.sub("", text), int(ends[1]) if ends else 0, tuple(shown), hardware
-            )
+            Command(line + start, EXIT.sub("", text), int(ends[1]) if ends else 0, tuple(shown), hardware)
         )
     return found

@@ -1,7 +1,7 @@
 """A folder and a shell in it: commands run one after the other in the same bash, as a person types them.
 
-`tempo` and `python` are those of this project (operations_server.py). A command that ends with "&" is a service:
-the next command comes when it has said where it listens.
+`tempo` and `python` are those of this project (operations_server.py). A command that ends with "&" is a
+service: the next command comes when it has said where it listens.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ LIMIT_S = 120.0
 _LOOP = r"""
 set -m
 while IFS= read -r number; do
-  eval "$(cat "$TEMPO_SANDBOX/$number.sh")" >"$TEMPO_SANDBOX/$number.out" 2>&1 </dev/null
-  echo "$?" >"$TEMPO_SANDBOX/$number.code.new" && mv "$TEMPO_SANDBOX/$number.code.new" "$TEMPO_SANDBOX/$number.code"
+  tempo_file=$TEMPO_SANDBOX/$number
+  eval "$(cat "$tempo_file.sh")" >"$tempo_file.out" 2>&1 </dev/null
+  echo "$?" >"$tempo_file.new" && mv "$tempo_file.new" "$tempo_file.code"
 done
 """
 
@@ -69,8 +70,8 @@ class Sandbox:
         for each in (self.home, self._files, tools):
             each.mkdir(parents=True)
         for name in ("tempo", "python"):
-            script = f'#!/bin/sh\nexec {sys.executable} -S -E {HERE}/operations_server.py {server.socket} {name} "$@"\n'
-            (tools / name).write_text(script)
+            asks = f"{sys.executable} -S -E {HERE}/operations_server.py {server.socket} {name}"
+            (tools / name).write_text(f'#!/bin/sh\nexec {asks} "$@"\n')
             (tools / name).chmod(0o755)
         measure = Path(sys.executable).parent / "sev-snp-measure"
         if measure.exists():

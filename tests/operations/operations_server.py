@@ -1,10 +1,10 @@
-"""Runs `tempo` and `python` for a shell without loading them each time: a process with everything imported, which
-forks for each command. Nothing else differs from a start of its own: arguments, environment, folder, open files.
+"""Runs `tempo` and `python` for a shell without loading them each time: a process with everything imported,
+which forks for each command. Arguments, environment, folder and open files are the shell's.
 
     python operations_server.py SOCKET --serve FOLDER     serves; FOLDER gets the papers of the stand-ins
     python -S operations_server.py SOCKET tempo ...     asks it (imports nothing of Tempo)
 
-TEMPO_STAND_IN=sev-snp|tdx|sgx-dcap:FOLDER makes the command run on a stand-in machine (operations_machine.py).
+TEMPO_STAND_IN=sev-snp|tdx|sgx-dcap:FOLDER runs the command on a stand-in machine (operations_machine.py).
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def _child(sock: socket.socket, run_tempo) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     code = 70
     try:
         code = _command(request["argv"], run_tempo)
