@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks an audit log against the checkpoint kept from the last review, prints what needs a person's eye, and keeps
-# the new checkpoint. For cron on a machine that the log's writer cannot reach.
+# Checks an audit log against the checkpoint kept from the last review, prints what is new and needs a person's eye,
+# and keeps the new checkpoint. For cron on a machine that the log's writer cannot reach.
 #
 #   review-log.sh LOG PUBLIC_KEY KEPT     KEPT: folder of checkpoints; the newest is KEPT/latest
 #
@@ -16,11 +16,19 @@ tempo log verify "$log" --key "$key" "${since[@]}"
 tempo log verify "$log" --key "$key" --since "$kept/.new" >/dev/null
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 mv "$kept/.new" "$kept/$stamp"
+seen=0
+[[ -e "$kept/latest" ]] && seen=$(sed -n 2p "$kept/latest") # the second line of a checkpoint is its size
 kinds=(--kind integrity_failure --kind key_refused --kind key_changed --kind log_recovered)
-shown=$(tempo log show "$log" --key "$key" "${kinds[@]}" --json)
-count=$(python3 -c 'import json, sys; print(len(json.load(sys.stdin)["rows"]))' <<<"$shown")
+new=$(tempo log show "$log" --key "$key" "${kinds[@]}" --json | python3 -c '
+import json, sys
+for row in json.load(sys.stdin)["rows"]:
+    if row["index"] >= int(sys.argv[1]):
+        what = ", ".join(f"{k}={v}" for k, v in row["fields"].items() if k not in ("before", "after"))
+        print(row["index"], row["at"], row["kind"], what)
+' "$seen")
 ln -sf "$stamp" "$kept/latest"
-if ((count)); then
-  tempo log show "$log" --key "$key" "${kinds[@]}"
+if [[ -n "$new" ]]; then
+  echo "To be looked at, since the last review:"
+  echo "$new"
   exit 4
 fi

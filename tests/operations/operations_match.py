@@ -1,7 +1,8 @@
 """What a page shows against what was printed.
 
-`...` within a line stands for any text of that line, a line `...` for any lines, none included. Spaces at the
-end of lines and empty lines do not count.
+`...` within a line stands for any text of that line, a line `...` for any lines, none included. How many spaces
+stand together does not count, nor do those at the end of a line, nor empty lines: tables are as wide as what is
+in them.
 """
 
 from __future__ import annotations
@@ -27,4 +28,4 @@ def _pattern(shown: tuple[str, ...]) -> str:
 
 
 def _plain(lines: list[str]) -> str:
-    return "".join(line.rstrip() + "\n" for line in lines if line.strip())
+    return "".join(re.sub(r" +", " ", line.rstrip()) + "\n" for line in lines if line.strip())

@@ -6,6 +6,7 @@ service: the next command comes when it has said where it listens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -106,9 +107,11 @@ class Sandbox:
         self._count += 1
         file = self._files / str(self._count)
         file.with_suffix(".sh").write_text(text + "\n")
-        assert self._shell.stdin is not None
-        self._shell.stdin.write(f"{self._count}\n")
-        self._shell.stdin.flush()
+        try:
+            self._shell.stdin.write(f"{self._count}\n")
+            self._shell.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"{text}: the shell has ended before") from None
         code, out = file.with_suffix(".code"), file.with_suffix(".out")
         until = time.monotonic() + limit_s
         while not code.exists():
@@ -141,7 +144,7 @@ class Sandbox:
         except (Failed, OSError):
             pass
         finally:
-            if self._shell.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
                 self._shell.stdin.close()
             try:
                 self._shell.wait(5)

@@ -89,7 +89,7 @@ def serving(box: Sandbox) -> None:
 def workers(box: Sandbox) -> None:
     """gpu-a and gpu-b listen on run/gpu-a.sock and run/gpu-b.sock; the second lies once."""
     box.must("mkdir -p run")
-    for name, more in (("gpu-a", ""), ("gpu-b", "--unsafe-lie flip_entry:3:1")):
+    for name, more in (("gpu-a", ""), ("gpu-b", "--unsafe-lie flip_entry:0:1")):
         box.must(
             f"tempo worker --listen unix:$PWD/run/{name}.sock --cert pki/{name}.pem --key pki/{name}.key "
             f"--ca pki/ca.pem --crl pki/ca.crl --threads 1 --record recordings {more} &"

@@ -86,6 +86,8 @@ def _child(sock: socket.socket, run_tempo) -> None:
     try:
         code = _command(request["argv"], run_tempo)
     except SystemExit as done:
+        if isinstance(done.code, str):
+            print(done.code, file=sys.stderr)
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     except BaseException:
         import traceback
@@ -107,6 +109,9 @@ def _command(argv: list[str], run_tempo) -> int:
     import runpy
 
     sys.argv = argv[1:]
+    if argv[1] == "-c":
+        exec(compile(argv[2], "<-c>", "exec"), {"__name__": "__main__"})
+        return 0
     runpy.run_path(argv[1], run_name="__main__")
     return 0
 
