@@ -1,8 +1,8 @@
 """What a page shows against what was printed.
 
-`...` within a line stands for any text of that line, a line `...` for any lines, none included. How many spaces
-stand together does not count, nor do those at the end of a line, nor empty lines: tables are as wide as what is
-in them.
+`...` within a line stands for any text of that line, a line `...` for any lines, none included. How many
+spaces stand together does not count, nor do those at the end of a line, nor empty lines: tables are as wide
+as what is in them.
 """
 
 from __future__ import annotations

@@ -58,8 +58,16 @@ def serve(path: str, folder: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen(64)
+        listening.settimeout(1.0)
+        parent = os.getppid()
         while True:
-            sock, _ = listening.accept()
+            try:
+                sock, _ = listening.accept()
+            except TimeoutError:
+                if os.getppid() != parent:  # nobody is left to end this: not the commands either
+                    os.killpg(0, signal.SIGKILL)
+                continue
+            sock.setblocking(True)
             if os.fork() == 0:
                 listening.close()
                 _child(sock, tempo.cli.run)
