@@ -15,6 +15,7 @@
     cert = "pki/master.pem"
     key = "pki/master.key"
     ca = "pki/ca.pem"
+    crl = "pki/ca.crl"               optional: the list of revoked certificates
 
 For other schemes `workers` is a string or a list, at the head of the file. [prices] is for `tempo plan`.
 Whatever else stands there is an error: a setting that is not read is a setting somebody counts on.
@@ -107,11 +108,11 @@ def _tls(path: Path, table: Mapping[str, Any]) -> TlsFiles | None:
     names = [f.name for f in fields(TlsFiles)]
     _require_known(path, "tls.", files, names)
     for name in names:
-        if not isinstance(files.get(name), str):
+        if not isinstance(files.get(name, "" if name == "crl" else None), str):
             raise UsageError(
-                f"{path}: [tls] names three files: {', '.join(names)}; {name} is missing or no text"
+                f"{path}: [tls] names three files: cert, key, ca (and crl); {name} is missing or no text"
             )
-    return TlsFiles(**{name: str(path.parent / files[name]) for name in names})
+    return TlsFiles(**{name: str(path.parent / file) for name, file in files.items()})
 
 
 def _table(path: Path, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -122,6 +122,40 @@ def verify(
     stdout().print(f"Genuine, bound to this question, admitted by the policy {demanded.name}.", markup=False)
 
 
+@app.command("draft")
+def draft(
+    evidence: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="Of a machine that you started.")],
+    nonce: Nonce,
+    name: Annotated[str, typer.Option(help="Of the policy.")],
+    out: Annotated[Path, typer.Option(help="File for the policy, TOML.")],
+    public_key: Key = None,
+    context: Context = "",
+    collateral: Annotated[
+        Path | None, typer.Option(help="Folder of certificates, revocation lists, DCAP collateral.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Verify as of then, 2026-01-31T12:00:00Z. [now]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a policy that admits what this machine runs, for you to read, correct and sign.
+
+    The evidence must be genuine. That the machine runs what you meant it to is your word: start it yourself.
+    """
+    from tempo.cli.attest_draft import verified_by_vendor, write_new
+    from tempo.trust.evidence import Collateral
+    from tempo.trust.policy_draft import draft_policy
+
+    papers = Collateral() if collateral is None else Collateral.load(collateral)
+    claims = verified_by_vendor(evidence, papers, _expected(nonce, public_key, context), _time(at))
+    text = draft_policy(claims, name)
+    write_new(out, text)
+    if as_json:
+        print_json(document("attest draft", [{"out": str(out), **_row(claims)}]))
+    else:
+        stdout().print(f"A draft for {claims.kind} in {out}: read it, then tempo attest sign.", markup=False)
+
+
 @app.command("sign")
 def sign(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="The policy, TOML.")],

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tempo.cli.output import document, print_json, stderr, stdout
-from tempo.cli.tls import require_certificates, tls_files
+from tempo.cli.tls import Crl, require_certificates, tls_files
 
 if TYPE_CHECKING:
     from tempo.doctor import Finding
@@ -26,10 +26,11 @@ def doctor(
     cert: Annotated[Path | None, typer.Option(help="The master's certificate, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key, PEM, unencrypted.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority that signs workers, PEM.")] = None,
+    crl: Crl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Look at this machine and at the workers named. Exit 1: a problem; 3: a worker is not reached."""
-    tls = tls_files(cert, key, ca)
+    tls = tls_files(cert, key, ca, crl)
     require_certificates(workers or (), tls)
     from tempo.doctor import Host, Status, examine_host, examine_workers
 

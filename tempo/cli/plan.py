@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout
-from tempo.cli.tls import require_certificates, tls_files
+from tempo.cli.tls import Crl, require_certificates, tls_files
 from tempo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def plan(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority that signs workers, PEM.")] = None,
+    crl: Crl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Say, layer by layer, what is quicker at the workers, and what a step takes and costs."""
@@ -89,7 +90,7 @@ def plan(
         raise UsageError(
             "--save writes figures that are measured, --calibration measures none: leave one out"
         )
-    files = tls_files(cert, key, ca)
+    files = tls_files(cert, key, ca, crl)
     needed = calibration is None or measure
     if needed:
         require_certificates(workers.split(","), files)

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tempo.cli import vault_upkeep
 from tempo.cli.output import document, print_json, stderr, stdout, table
+from tempo.cli.tls import Crl
 from tempo.cli.vault_options import (
     Expires,
     Folder,
@@ -32,6 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("passphrase")(vault_upkeep.passphrase)
+app.command("reseal")(vault_upkeep.reseal)
+app.command("sealed")(vault_upkeep.sealed)
 
 
 @app.command("init")
@@ -200,6 +205,7 @@ def serve(
     cert: Annotated[Path, typer.Option(help="This vault's certificate, PEM.")],
     key: Annotated[Path, typer.Option(help="Its key, PEM, unencrypted.")],
     ca: Annotated[Path, typer.Option(help="The authority that signs masters, PEM.")],
+    crl: Crl = None,
     collateral: Annotated[
         Path | None, typer.Option(help="Folder of certificates, revocation lists and DCAP collateral.")
     ] = None,
@@ -218,7 +224,7 @@ def serve(
 
     settings = ServeSettings(
         endpoint=Endpoint.parse(listen),
-        tls=TlsFiles(cert, key, ca),
+        tls=TlsFiles(cert, key, ca, crl),
         max_connections=max_connections,
         client_rate=Rate(client_rate, max(1, client_rate // 3)),
         rate=Rate(rate, max(1, rate // 6)),

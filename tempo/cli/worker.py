@@ -1,4 +1,4 @@
-"""`tempo worker`: lend a device to masters on other hosts; `ca` and `issue`: certificates for trials."""
+"""`tempo worker`: lend a device to masters on other hosts; `ca`, `issue`, `revoke`: its certificates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout
-from tempo.cli.tls import tls_files
+from tempo.cli.tls import Crl, tls_files
 from tempo.errors import UsageError
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -38,6 +38,7 @@ def worker(
     cert: Annotated[Path | None, typer.Option(help="This worker's certificate, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key, PEM, unencrypted.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority that signs masters, PEM.")] = None,
+    crl: Crl = None,
     memory: Annotated[str, typer.Option(help="Of all operands and results: bytes, or 512M.")] = "4G",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
     record: Annotated[Path | None, typer.Option(help="Folder for all that arrives and leaves.")] = None,
@@ -57,7 +58,7 @@ def worker(
         return
     if listen is None:
         raise UsageError("say where: tempo worker --listen HOST:PORT (tempo worker --help)")
-    files = tls_files(cert, key, ca)
+    files = tls_files(cert, key, ca, crl)
     if files is not None and unsafe_plaintext:
         raise UsageError("--unsafe-plaintext and certificates exclude each other: leave one out")
     import torch
@@ -133,6 +134,40 @@ def issue_certificate(
 
     files = issue(folder, name, role.value, host or (), days=days, force=force)
     stdout().print(f"Written: {files.cert}, {files.key}", markup=False, soft_wrap=True)
+
+
+@app.command("revoke")
+def revoke_certificates(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the authority.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="All their certificates. [default: sign the list anew]"),
+    ] = None,
+    serial: Annotated[
+        list[str] | None, typer.Option(metavar="HEX", help="One certificate. May be repeated.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="Until the list must be signed anew.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Put certificates on the list of revoked ones, DIR/ca.crl: give it to all sides with --crl.
+
+    A side that reads the list refuses everybody once it is out of date: sign it anew in time.
+    """
+    from tempo.wire.revocation import revoke
+
+    made = revoke(folder, names or (), serials=serial or (), days=days)
+    until = made.until.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if as_json:
+        rows = [{"serial": serial, "added": serial in made.added} for serial in made.serials]
+        print_json(document("worker revoke", rows, out=str(made.path), until=until))
+        return
+    added = f"Revoked now: {len(made.added)}. " if names or serial else ""
+    stdout().print(
+        f"{added}Written: {made.path}, {len(made.serials)} certificates, good until {until}. "
+        "Copy it to every side.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _nbytes(text: str) -> int:

@@ -16,6 +16,7 @@ from tempo.fleet.client import Client
 from tempo.fleet.worker import Worker
 from tempo.ops import AnyJob, Unverified
 from tempo.wire import Endpoint, TlsFiles, TlsRefused
+from tempo.wire.renewal import Renewal
 from tempo.wire.tls import handshake, wrap
 
 DEFAULT_CONNECT_S = 10.0
@@ -52,6 +53,7 @@ class RemoteWorker(Worker):
             )
         if not (connect_s > 0 and 0 < reconnect_s <= reconnect_most_s):
             raise UsageError("connect_s, reconnect_s and reconnect_most_s are positive, the last the longest")
+        self._renewal = Renewal(tls, "master") if tls is not None else None
         self._context = tls.context("master") if tls is not None else None
         self._connect_s = connect_s
         self._pauses = (reconnect_s, reconnect_most_s)
@@ -122,7 +124,12 @@ class RemoteWorker(Worker):
 
     def _connect(self, deadline: float) -> None:
         sock = self.endpoint.connect(deadline, self._dial)
-        if self._context is not None:
+        if self._context is not None and self._renewal is not None:
+            try:
+                self._context = self._renewal.of(self._context)
+            except WorkerLost:
+                sock.close()
+                raise
             sock = wrapped = wrap(sock, self._context, "master", self.endpoint.tls_name)
             self._dial(wrapped)
             try:

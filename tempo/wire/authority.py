@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import os
 import re
 import tempfile
@@ -55,7 +56,7 @@ def make_authority(folder: Path, *, days: int = 3650, force: bool = False) -> Pa
 def issue(
     folder: Path, name: str, role: Role, hosts: Sequence[str] = (), *, days: int = 90, force: bool = False
 ) -> TlsFiles:
-    """Write NAME.pem and NAME.key, signed by the authority in `folder`.
+    """Write NAME.pem and NAME.key, signed by the authority in `folder`, and a line in ca.issued.
 
     hosts: names and addresses under which masters dial a worker or vault; its own name by default.
     """
@@ -63,7 +64,7 @@ def issue(
         raise UsageError(f"{name!r}: a name has letters, digits, dots, dashes; {CA!r} is the authority's own")
     if role == "master" and hosts:
         raise UsageError("nobody dials a master: leave its hosts out")
-    signer, authority = _load(folder)
+    signer, authority = load_authority(folder)
     key = Ed25519PrivateKey.generate()
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"tempo:{role}/{name}")]
     if role != "master":
@@ -79,8 +80,22 @@ def issue(
         .add_extension(identifier, critical=False)
         .sign(signer, None)
     )
+    _record(folder, name, role, certificate)  # first: what is not on record cannot be revoked by its name
     _write(folder, name, key, certificate, force)
     return TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / f"{CA}.pem")
+
+
+def _record(folder: Path, name: str, role: Role, certificate: x509.Certificate) -> None:
+    expires = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    fields = {"serial": f"{certificate.serial_number:x}", "name": name, "role": role, "expires": expires}
+    try:
+        fd = os.open(folder / f"{CA}.issued", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(fd, "ab") as file:
+            file.write(json.dumps(fields).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutsideError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
 
 def _subject(name: str) -> x509.Name:
@@ -126,7 +141,8 @@ def _host(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def _load(folder: Path) -> tuple[Ed25519PrivateKey, x509.Certificate]:
+def load_authority(folder: Path) -> tuple[Ed25519PrivateKey, x509.Certificate]:
+    """Key and certificate. Raises UsageError where there is none, or they do not belong together."""
     path = folder / f"{CA}.key"
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -157,14 +173,14 @@ def _write(
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, data in files.items():
-            _write_file(path, data, force)
+            write_file(path, data, force)
     except FileExistsError:
         raise UsageError(f"{folder / name}.* appeared meanwhile: nothing was replaced") from None
     except OSError as error:
         raise OutsideError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
 
-def _write_file(path: Path, data: bytes, force: bool) -> None:
+def write_file(path: Path, data: bytes, force: bool) -> None:
     """Whole or not at all, readable by the owner only (mkstemp's mode)."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -6,6 +6,8 @@
 3. The certificate of a worker, vault or peer has the name that the master dialled (OpenSSL's check).
 4. Its one URI among the subject's alternative names is tempo:ROLE/NAME with the role of its side: a
    master's certificate never serves as a worker's, nor a worker's as a vault's, whatever its key usage says.
+5. Where a list of revoked certificates was given (`crl`), the peer's is not on it, and the list is the
+   authority's and not out of date (OpenSSL's check, of the peer's certificate alone).
 
 Only TLS 1.3, no resumption (a certificate is looked at each time), no compression, no renegotiation.
 Which of our own certificates a peer refused comes as a TLS alert after our handshake, hence `refusal`
@@ -39,6 +41,11 @@ class Why(Enum):
     WRONG_CA = "has a certificate of another authority"
     MISSING = "has no certificate"
     WRONG_ROLE = "has a certificate for another role"
+    REVOKED = "has a revoked certificate"
+    NO_LIST = (
+        "cannot be checked: the list of revoked certificates here is out of date, or another authority's "
+        "(tempo worker revoke signs it anew)"
+    )
     WRONG_NAME = "has a certificate for another name"
     BAD = "has a certificate that cannot be accepted"
     NO_TLS = "does not speak TLS"
@@ -59,11 +66,13 @@ class TlsRefused(ProtocolError):
 @final
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: our certificate and its unencrypted key, and the authority that signs both sides."""
+    """PEM files: our certificate and its unencrypted key, and the authority that signs both sides.
+    crl: that authority's list of revoked certificates; None: none is read."""
 
     cert: str | Path
     key: str | Path
     ca: str | Path
+    crl: str | Path | None = None
 
     def context(self, role: Role) -> ssl.SSLContext:
         """For one side of many connections. Raises UsageError that names the file at fault."""
@@ -74,7 +83,7 @@ class TlsFiles:
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
         if role != "master":
             context.num_tickets = 0
-        for path in (self.cert, self.key, self.ca):
+        for path in (self.cert, self.key, self.ca, *([] if self.crl is None else [self.crl])):
             try:
                 Path(path).open("rb").close()
             except OSError as error:
@@ -89,6 +98,14 @@ class TlsFiles:
             raise UsageError(
                 f"{self.cert} and {self.key} are no certificate and its own unencrypted key in PEM"
             ) from None
+        if self.crl is not None:
+            try:
+                context.load_verify_locations(cafile=self.crl)
+            except (ssl.SSLError, OSError):
+                raise UsageError(f"{self.crl} holds no list of revoked certificates in PEM") from None
+            if not context.cert_store_stats()["crl"]:
+                raise UsageError(f"{self.crl} holds certificates, not a list of those that were revoked")
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         return context
 
 
@@ -139,6 +156,8 @@ _VERDICTS = {
     **{9: Why.NOT_YET_VALID, 10: Why.EXPIRED, 18: Why.SELF_SIGNED, 26: Why.WRONG_ROLE},
     **dict.fromkeys((2, 7, 19, 20, 21, 30), Why.WRONG_CA),
     **dict.fromkeys((62, 64), Why.WRONG_NAME),
+    23: Why.REVOKED,
+    **dict.fromkeys((3, 8, 11, 12, 15, 16, 33, 44), Why.NO_LIST),
 }
 #: Alerts with which a peer refuses ours. Several faults share one: the peer's own log tells more.
 _ALERTS = {
@@ -148,6 +167,7 @@ _ALERTS = {
     "UNSUPPORTED_CERTIFICATE": Why.WRONG_ROLE,
     "BAD_CERTIFICATE": Why.BAD,  # not yet valid too
     "CERTIFICATE_UNKNOWN": Why.BAD,
+    "CERTIFICATE_REVOKED": Why.REVOKED,
     "PROTOCOL_VERSION": Why.VERSION,
 }
 _LOCAL = {

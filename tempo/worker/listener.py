@@ -30,6 +30,7 @@ import torch
 from tempo.errors import OutsideError, UsageError, WorkerError
 from tempo.wire import Channel, Endpoint, Request, TlsFiles, TlsRefused, Why, decode_request, limits
 from tempo.wire.frame import let_it_read
+from tempo.wire.renewal import Renewal
 from tempo.wire.tls import handshake, wrap
 from tempo.worker.executor import Executor
 from tempo.worker.malicious import Lie, MaliciousWorker
@@ -105,6 +106,7 @@ class Listener:
     def __init__(self, settings: ListenSettings, log: Callable[[str], None] = lambda line: None) -> None:
         self._settings = settings
         self._log = log
+        self._renewal = Renewal(settings.tls, "worker") if settings.tls else None
         self._context = settings.tls.context("worker") if settings.tls else None
         self._recorder = Recorder(settings.record, settings.record_bytes) if settings.record else None
         self._share = settings.memory // settings.max_connections
@@ -154,11 +156,13 @@ class Listener:
             return time.sleep(_PAUSE_S)
         self._count += 1
         where = str(address[0]) if isinstance(address, tuple) else "this machine"
-        if self._context is not None:
+        if self._context is not None and self._renewal is not None:
             try:
+                self._context = self._renewal.of(self._context)
                 sock = wrap(sock, self._context, "worker")
-            except WorkerError:
-                return
+            except WorkerError as error:
+                self._log(f"connection {self._count} from {where}: refused: {error}")
+                return sock.close()
         peer = _Peer(sock, self._count, where)
         with self._lock:
             if len(self._greeting) >= limits.MAX_HANDSHAKES:

@@ -24,6 +24,7 @@ from tempo.trust.vault.protocol import MAX_MESSAGE, Code, Request, decode_reques
 from tempo.wire import Channel, Endpoint, TlsFiles, TlsRefused, Why, limits
 from tempo.wire.endpoint import reason
 from tempo.wire.frame import let_it_read
+from tempo.wire.renewal import Renewal
 from tempo.wire.tls import handshake, wrap
 
 #: Handshakes under way: of fifty masters that start together none is dropped.
@@ -70,6 +71,7 @@ class Acceptor:
         turn_away: TurnAway,
         log: Callable[[str], None],
     ) -> None:
+        self._renewal = Renewal(tls, "vault")
         self._context = tls.context("vault")
         self._attend = attend
         self._turn_away = turn_away
@@ -124,9 +126,11 @@ class Acceptor:
         self._count += 1
         where = str(address[0]) if isinstance(address, tuple) else "this machine"
         try:
+            self._context = self._renewal.of(self._context)
             sock = wrap(raw, self._context, "vault")
-        except WorkerError:
-            return
+        except WorkerError as error:
+            self._log(f"connection {self._count} from {where}: refused: {error}")
+            return raw.close()
         peer = _Peer(sock, self._count, where)
         with self._lock:
             if len(self._greeting) >= MAX_HANDSHAKES:

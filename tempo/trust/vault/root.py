@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 
 from tempo.errors import OutsideError, TamperedError, UsageError
 from tempo.kernels.hidden import Hidden
+from tempo.trust.ledger.ledger import replace
 
 ROOT_FILE: Final = "root.json"
 KEY_BYTES: Final = 32
@@ -83,26 +84,30 @@ class PassphraseRoot(RootKey):
     def create(cls, path: Path, passphrase: bytes) -> PassphraseRoot:
         """A new root key in a new file. Raises UsageError for a passphrase that is too short, or where the
         file exists."""
-        if len(passphrase) < MIN_PASSPHRASE:
-            raise UsageError(f"a passphrase has {MIN_PASSPHRASE} characters or more: take several words")
-        raw, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
-        empty = _File(1, "passphrase", os.urandom(_SALT_BYTES), COST, nonce, b"")
-        sealed = AESGCM(_stretch(empty, passphrase)).encrypt(nonce, raw, _bound(empty))
-        write_new(path, msgspec.json.encode(msgspec.structs.replace(empty, sealed=sealed)) + b"\n")
+        raw = AESGCM.generate_key(256)
+        write_new(path, _sealed(raw, passphrase))
         return cls(raw)
 
     @classmethod
     def open(cls, path: Path, passphrase: bytes) -> PassphraseRoot:
         """Raises UsageError for another passphrase, or a file that is none (or was altered)."""
+        return cls(_raw(path, passphrase))
+
+    @staticmethod
+    def change(path: Path, passphrase: bytes, new: bytes) -> None:
+        """The same root key, under another passphrase; the file is the old one or the new one, never none.
+
+        Copies of the old file still open with the old passphrase. Raises as `create` and `open` do, and
+        UsageError where both passphrases are one.
+        """
+        raw = _raw(path, passphrase)
+        if passphrase == new:
+            raise UsageError("the new passphrase is the old one: take another")
+        sealed = _sealed(raw, new)
         try:
-            found = msgspec.json.decode(read_small(path), type=_File)
-        except (msgspec.MsgspecError, ValueError):
-            raise UsageError(f"{path} holds no root key under a passphrase") from None
-        try:
-            raw = AESGCM(_stretch(found, passphrase)).decrypt(found.nonce, found.sealed, _bound(found))
-        except (InvalidTag, ValueError):
-            raise UsageError(f"the passphrase does not open {path}, or that file was altered") from None
-        return cls(raw)
+            replace(path, sealed)
+        except OSError as error:
+            raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
 
     def wrap(self, secret: bytes, about: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
@@ -123,6 +128,27 @@ class NotWrappedHere(TamperedError):
             "a secret in the vault was not wrapped under this root key, or was altered or moved: restore the "
             "vault's folder from a backup, root.json and database together"
         )
+
+
+def _raw(path: Path, passphrase: bytes) -> bytes:
+    try:
+        found = msgspec.json.decode(read_small(path), type=_File)
+    except (msgspec.MsgspecError, ValueError):
+        raise UsageError(f"{path} holds no root key under a passphrase") from None
+    try:
+        return AESGCM(_stretch(found, passphrase)).decrypt(found.nonce, found.sealed, _bound(found))
+    except (InvalidTag, ValueError):
+        raise UsageError(f"the passphrase does not open {path}, or that file was altered") from None
+
+
+def _sealed(raw: bytes, passphrase: bytes) -> bytes:
+    """What the file holds. Raises UsageError for a passphrase that is too short."""
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise UsageError(f"a passphrase has {MIN_PASSPHRASE} characters or more: take several words")
+    nonce = os.urandom(NONCE_BYTES)
+    empty = _File(1, "passphrase", os.urandom(_SALT_BYTES), COST, nonce, b"")
+    sealed = AESGCM(_stretch(empty, passphrase)).encrypt(nonce, raw, _bound(empty))
+    return msgspec.json.encode(msgspec.structs.replace(empty, sealed=sealed)) + b"\n"
 
 
 def _stretch(file: _File, passphrase: bytes) -> bytes:

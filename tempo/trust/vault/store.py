@@ -190,6 +190,11 @@ class Store(Hidden):
         self._change(change)
         return self.state().grant(number)
 
+    def note(self, action: str, **fields: Value) -> None:
+        """Enter what was done with keys without changing any, in its place among the changes. Returns once
+        the audit log has it, as every change does."""
+        self._change(lambda state, now: (state, {"action": action, **fields}))
+
     def unwrap(self, key: Key) -> DataKey:
         """The key itself, for a release. Raises TamperedError."""
         return DataKey(self._root.unwrap(key.wrapped, about_key(key.name, key.version)))

@@ -29,6 +29,9 @@ OPTIONS = {
     "verify": [
         *("--policy", "--signer", "--nonce", "--public-key", "--context", "--collateral", "--at", "--json"),
     ],
+    "draft": [
+        *("--nonce", "--name", "--out", "--public-key", "--context", "--collateral", "--at", "--json"),
+    ],
     "sign": ["--key", "--create-key", "--json"],
 }
 NONCE, CODE = "ab" * 32, "11" * 48
@@ -188,3 +191,23 @@ def test_the_best_is_taken(tmp_path, capsys, monkeypatch) -> None:
     assert row["kind"] == "tdx"
     assert row["bytes"] == {"quote": 64}
     assert Evidence.from_json((tmp_path / "out").read_bytes()).parts["quote"].hex() == row["report_data"]
+
+
+def test_a_draft_admits_the_machine_that_it_is_of(story: dict[str, str], capsys) -> None:
+    policy = str(Path(story["policy.toml"]).with_name("draft.toml"))
+    asked = ["--nonce", NONCE, "--public-key", story["key"], "--context", "vault"]
+    draft = ["attest", "draft", story["out.json"], *asked, "--name", "of the new image", "--out", policy]
+    assert cli.run(draft) == 0
+    assert "tempo attest sign" in capsys.readouterr().out
+    assert CODE in Path(policy).read_text()
+    assert cli.run(draft) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert cli.run(["attest", "sign", policy, "--key", story["engineer"]]) == 0
+    verify = ["attest", "verify", story["out.json"], "--policy", policy, "--signer", story["engineer.pub"]]
+    assert cli.run([*verify, *asked]) == 0
+    assert produce(story, code="22" * 48) == 0
+    assert cli.run([*verify, *asked]) == 1
+    assert "policy 4 code" in capsys.readouterr().err
+    wrong = ["attest", "draft", story["out.json"], "--nonce", "cd" * 32, "--name", "x", "--out", policy + "2"]
+    assert cli.run(wrong) == 1
+    assert not Path(policy + "2").exists()

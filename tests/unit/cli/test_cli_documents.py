@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("examples/**/*.md")])
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
-FENCE = re.compile(r"^```(?:sh|bash|console|shell)\s*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?:sh|bash|console|shell)[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def anchors(text: str) -> set[str]:
@@ -44,13 +45,23 @@ def broken_links(text: str, folder: Path) -> list[str]:
     return found
 
 
+def first_command(line: str) -> list[str]:
+    """Its words, up to a pipe, a redirection or the next command."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    return list(itertools.takewhile(lambda word: not re.fullmatch(r"[();<>|&]+", word), words))
+
+
 def unknown_commands(text: str) -> list[str]:
     group = typer.main.get_command(cli.app)
     targets = set(re.findall(r"^([a-z][\w-]*):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     found = []
     for block in FENCE.findall(text):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
+        lines = block.replace("\\\n", " ").splitlines()
+        if any(line.startswith("$ ") for line in lines):
+            lines = [line for line in lines if line.startswith("$ ")]  # the rest is what is printed
+        for line in lines:
+            words = first_command(line.removeprefix("$ "))
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                 words.pop(0)
             if words[:1] == ["make"]:
@@ -84,7 +95,12 @@ def test_document(path: Path) -> None:
         ("```sh\ntempo fly\n```", "tempo fly: no such verb"),
         ("```sh\ntempo worker issue pki --nam x\n```", "tempo worker issue --nam: no such option"),
         ("```bash\n$ tempo demo --slow  # slowly\n```", "--slow: no such option"),
+        (
+            "```sh\ntempo vault list keys --frob >x; y -z | z -a\n```",
+            "tempo vault list --frob: no such option",
+        ),
         ("```sh\nmake coffee\n```", "make coffee: no such target"),
+        ("```console hardware\n# hardware: x\n$ tempo fly\nit's gone\n```", "tempo fly: no such verb"),
     ],
 )
 def test_problems_are_found(text: str, says: str, tmp_path: Path) -> None:

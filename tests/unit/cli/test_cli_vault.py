@@ -24,9 +24,12 @@ OPTIONS = {
     "grant": COMMON | {"--policy", "--signer", "--client", "--expires"},
     "revoke": COMMON | {"--version", "--grant"},
     "list": COMMON,
+    "passphrase": {"--passphrase-file", "--new-passphrase-file", "--json"},
+    "reseal": COMMON | {"--to"},
+    "sealed": COMMON,
     "serve": COMMON
-    | {"--listen", "--cert", "--key", "--ca", "--collateral", "--max-connections", "--client-rate", "--rate"}
-    | {"--nonce-seconds"},
+    | {"--listen", "--cert", "--key", "--ca", "--crl", "--collateral", "--max-connections", "--client-rate"}
+    | {"--rate", "--nonce-seconds"},
 }
 WORDS = "correct horse battery staple"
 
@@ -221,3 +224,42 @@ def test_an_altered_vault_is_exit_1(home, capsys):
     db.close()
     assert vault(home, "list", where) == 1
     assert "not as the vault wrote it" in capsys.readouterr().err
+
+
+def test_another_passphrase(home, capsys):
+    where = make(home, capsys)
+    (home / "new").write_text("purple elephants dance at noon\n")
+    (home / "new").chmod(0o600)
+    assert vault(home, "passphrase", where, "--new-passphrase-file", home / "new") == 0
+    assert "Destroy old copies" in capsys.readouterr().out
+    assert vault(home, "list", where) == 2
+    assert vault(home, "list", where, passphrase="new") == 0
+    assert [e.fields["action"] for e in entries(where, Kind.KEY_CHANGED)] == ["passphrase_changed"]
+    assert vault(home, "passphrase", where, "--new-passphrase-file", home / "new", passphrase="new") == 2
+    assert "the old one" in capsys.readouterr().err
+    assert vault(home, "passphrase", home / "nowhere", "--new-passphrase-file", home / "new") == 2
+
+
+def test_files_under_a_retired_key(home, capsys):
+    where = make(home, capsys)
+    (home / "data").mkdir()
+    (home / "data" / "x").write_text("data")
+    photos = str(home / "photos.tempo")
+    seal = ["seal", str(home / "data"), photos, "--key", str(home / "k"), "--create-key"]
+    assert cli.run(seal) == 0
+    assert vault(home, "add", where, "photos", "--from", home / "k") == 0
+    assert vault(home, "rotate", where, "photos") == 0
+    assert vault(home, "revoke", where, "photos", "--version", "1") == 0
+    capsys.readouterr()
+    assert vault(home, "sealed", where, photos, "--json") == 0
+    (row,) = rows(capsys)["rows"]
+    assert (row["key"], row["version"], row["state"]) == ("photos", 1, "revoked")
+    assert vault(home, "reseal", where, photos, home / "new.tempo") == 0
+    assert "photos version 1" in capsys.readouterr().out
+    assert vault(home, "sealed", where, home, "--json") == 0
+    assert [r["state"] for r in rows(capsys)["rows"]] == ["active", "revoked"]
+    assert vault(home, "sealed", where, home) == 0
+    assert "revoked" in capsys.readouterr().out
+    assert vault(home, "reseal", where, photos, home / "new.tempo") == 2
+    assert vault(home, "reseal", where, home / "k", home / "other.tempo") == 2
+    assert "no sealed file" in capsys.readouterr().err

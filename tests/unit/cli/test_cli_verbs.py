@@ -24,19 +24,19 @@ OPTIONS = {
         *("--only", "--threads", "--budget", "--data-dir", "--recorded", "--minutes", "--seed"),
     ],
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
-    "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
+    "doctor": ["--workers", "--cert", "--key", "--ca", "--crl", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
         *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
         *("--save", "--measure", "--steps", "--samples", "--prices", "--currency", "--tee-per-hour"),
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
-        *("--confidential-slowdown", "--cert", "--key", "--ca", "--json"),
+        *("--confidential-slowdown", "--cert", "--key", "--ca", "--crl", "--json"),
     ],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
     "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
     "worker": [
-        *("--listen", "--device", "--cert", "--key", "--ca", "--memory", "--threads", "--record"),
+        *("--listen", "--device", "--cert", "--key", "--ca", "--crl", "--memory", "--threads", "--record"),
         *("--max-connections", "--unsafe-plaintext", "--unsafe-lie", "--json"),
     ],
 }

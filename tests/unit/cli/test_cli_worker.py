@@ -45,6 +45,7 @@ def test_options_of_the_authority_are_frozen() -> None:
     assert found == {
         "ca": ["folder", "--days", "--force"],
         "issue": ["folder", "--name", "--role", "--host", "--days", "--force"],
+        "revoke": ["folder", "names", "--serial", "--days", "--json"],
     }
 
 
@@ -56,6 +57,24 @@ def test_files_are_not_overwritten(pki: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "x.pem" in printed
     assert "PRIVATE" not in printed
+
+
+def test_a_list_of_revoked_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "pki")
+    assert cli.run(["worker", "ca", folder]) == 0
+    assert cli.run(["worker", "issue", folder, "--name", "gpu", "--role", "worker"]) == 0
+    assert cli.run(["worker", "revoke", folder]) == 0
+    assert "0 certificates" in capsys.readouterr().out
+    assert cli.run(["worker", "revoke", folder, "gpu", "--days", "7"]) == 0
+    assert "Revoked now: 1" in capsys.readouterr().out
+    assert cli.run(["worker", "revoke", folder, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["verb"] == "worker revoke"
+    assert [row["added"] for row in printed["rows"]] == [False]
+    assert cli.run(["worker", "revoke", folder, "nobody"]) == 2
+    assert "issued no certificate" in capsys.readouterr().err
+    assert cli.run(["worker", "--listen", "unix:/tmp/x", "--crl", f"{folder}/ca.crl"]) == 2
+    assert "--crl goes with" in capsys.readouterr().err
 
 
 @pytest.mark.security
