@@ -28,13 +28,14 @@ class KeptParameters:
     being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
 
     def __init__(self, kept: list[tuple[nn.Module, str]], public: list[nn.Module]) -> None:
-        """public: modules whose weights are public knowledge, those that are frozen now."""
+        """public: modules whose weights are public knowledge, those that are frozen now. (Of what was made in
+        inference mode nobody counts the changes: that stays secret.)"""
         self._kept = kept
         self._public = [
             (module, name, p._version)
             for module in public
             for name, p in module.named_parameters(recurse=False)
-            if not p.requires_grad
+            if not p.requires_grad and not p.is_inference()
         ]
 
     def reasons(self) -> dict[int, str]:
