@@ -1,8 +1,8 @@
 """Requests that wait at the same time run as one batch.
 
-Products with few rows stay in the TEE (setting `min_size`), and each product that is sent costs an encoding of
-its weight, however many rows it has: a protected model serves one large batch for little more than a small one.
-While a batch runs, the next one gathers; what waits is bounded.
+Products with few rows stay in the TEE (setting `min_size`), and each product that is sent costs an encoding
+of its weight, however many rows it has: a protected model serves one large batch for little more than a small
+one. While a batch runs, the next one gathers; what waits is bounded.
 """
 
 from __future__ import annotations
