@@ -119,6 +119,8 @@ def _method(plain: Forward) -> Forward:
     """A function to bind to the module whose forward is `plain`, with its name, text and signature."""
 
     def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if args and args[0] is module:  # accelerate binds what is bound already
+            args = args[1:]
         protection = module.__dict__.get(_KEY, {}).get(id(forward))
         if protection is None:  # somebody kept the method of a module that is plain again
             return type(module).forward(module, *args, **kwargs)

@@ -19,11 +19,9 @@ import torch
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2")
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "service"
-#: Of the library itself.
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 
 
 def load(name):

@@ -359,3 +359,14 @@ def test_moves_that_change_nothing_and_one_that_cannot_be(session):
     torch.testing.assert_close(net.to("cpu").cpu().float().train(False).requires_grad_(True)(x), want)
     with pytest.raises(UsageError, match="protected already"):
         session.protect(net)
+
+
+def test_a_method_that_is_bound_twice_gets_its_module_once(session):
+    """accelerate binds whatever it finds under its wrapper, a bound method too."""
+    net, x = model(), torch.randn(96, 64)
+    want = net(x)
+    session.protect(net)
+    net.forward = MethodType(net.forward, net)
+    torch.testing.assert_close(net(x), want)
+    session.unprotect(net)
+    assert torch.equal(net(x), want)
