@@ -72,6 +72,11 @@ def protect(
         + [(m, _VOCABULARY) for m in embeddings]
         + never,
         [names[name] for name in known],
+        [
+            (names[name.rpartition(".")[0]], name.rpartition(".")[2], why)
+            for name, why in reasons.items()
+            if name
+        ],
     )
     compiled = [name for name, module in names.items() if is_compiled(module)]
     for name, module in names.items():

@@ -8,6 +8,7 @@ to know lies in the module's __dict__ by the function that asks for it, and is c
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from functools import update_wrapper
 from types import MethodType
@@ -27,10 +28,18 @@ class KeptParameters:
     """Parameters that stay in the TEE whoever uses them: a weight may be multiplied without its module
     being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
 
-    def __init__(self, kept: list[tuple[nn.Module, str]], public: list[nn.Module]) -> None:
+    def __init__(
+        self,
+        kept: list[tuple[nn.Module, str]],
+        public: list[nn.Module],
+        places: list[tuple[nn.Module, str, str]],
+    ) -> None:
         """public: modules whose weights are public knowledge, those that are frozen now. (Of what was made in
-        inference mode nobody counts the changes: that stays secret.)"""
+        inference mode nobody counts the changes: that stays secret.) places: where modules that are kept
+        hang, as parent, attribute and reason: what is put there later, such as an adapter around the module,
+        is kept with all it holds."""
         self._kept = kept
+        self._places = [(weakref.ref(parent), attribute, why) for parent, attribute, why in places]
         self._public = [
             (module, name, p._version)
             for module in public
@@ -40,7 +49,15 @@ class KeptParameters:
 
     def reasons(self) -> dict[int, str]:
         """By id of the parameter, as they are now; the first reason counts."""
-        return {id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)}
+        same = {id(module) for module, _ in self._kept}
+        there = ((getattr(parent(), attribute, None), why) for parent, attribute, why in self._places)
+        there = ((module, why) for module, why in there if id(module) not in same)
+        now = {
+            id(p): why for module, why in there if isinstance(module, nn.Module) for p in module.parameters()
+        }
+        return now | {
+            id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)
+        }
 
     def public(self) -> frozenset[int]:
         """Ids of the public ones. What has been written to since, or is trained now, is secret: nobody

@@ -62,6 +62,18 @@ def test_a_last_layer_stays_with_the_adapters_around_it(session):
     assert where(session) == {"0": None, "2.base_layer": LAST, "2.down": LAST, "2.up": LAST}
 
 
+@pytest.mark.security
+def test_adapters_that_are_put_around_it_after_protecting_stay_too(session):
+    """Attack: labels, where PEFT comes after protect and its factors are as wide as a block."""
+    net = session.protect(nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)))
+    net[2] = Adapted(net[2])
+    net[0] = Adapted(net[0])
+    net(torch.randn(96, 64)).square().sum().backward()
+    rows = {(row.module, row.reason): row.calls for row in session.report().rows}
+    # The factors are no modules that protect met: they run in the name of what is around them.
+    assert rows == {("0", ""): 1, ("Sequential", ""): 2, ("2", LAST): 1, ("Sequential", LAST): 2}
+
+
 def test_it_can_be_sent_on_purpose(session):
     net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), Adapted(nn.Linear(64, 64)))
     session.protect(net, unsafe_offload=["2"])
