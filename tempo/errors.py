@@ -13,6 +13,7 @@
         │   ├── ProtocolError     3  it sent what the protocol forbids
         │   └── OperandMissing    3  it no longer holds an operand that only it had
         ├── NoWorkersLeft         3  nobody is left to ask, and the master may not compute
+        ├── ServiceBusy           3  more requests wait than may, or the service is closing
         └── DataError             3  a data set could not be had or is not what it claims
 
 PublicWeightsWarning, a UserWarning, is no error: weights that are public under a scheme that they weaken.
@@ -90,6 +91,10 @@ class OperandMissing(WorkerError):
 
 
 class NoWorkersLeft(OutsideError):
+    pass
+
+
+class ServiceBusy(OutsideError):
     pass
 
 

@@ -48,6 +48,15 @@ def draw(result: Result, folder: Path) -> list[Path]:
             return []
         draw_frontier(path, lines, f"scheme mixing, {len(lines)} settings, attacks on real operands")
         return [path]
+    if result.suite == "serve":
+        path = folder / "bench-serve.png"
+        _bars(
+            path,
+            [(_client(row), _latency(row), str(row["mode"])) for row in result.rows],
+            "seconds from request to reply: the median (whisker: 95 % take less)",
+            "Latency of requests",
+        )
+        return [path]
     paths = [folder / f"bench-{result.suite}.png"]
     bars = [(_name(row), _seconds(row), str(row["mode"])) for row in result.rows if row["seconds"]]
     _bars(paths[0], bars, "seconds (whiskers: fastest, slowest)", "Seconds of a step")
@@ -149,6 +158,16 @@ def _copies(row: Row) -> tuple[float, float, float]:
 def _seconds(row: Row) -> tuple[float, float, float]:
     median = float(row["seconds"])
     return (_or(row["seconds_min"], median), median, _or(row["seconds_max"], median))
+
+
+def _client(row: Row) -> str:
+    what = [row["op"], f"{row['clients']} clients", row["mode"], row["scheme"], row["arithmetic"]]
+    return ", ".join(str(each) for each in what if each)
+
+
+def _latency(row: Row) -> tuple[float, float, float]:
+    median = float(row["latency_p50_seconds"])
+    return (median, median, float(row["latency_p95_seconds"]))
 
 
 def _or(value: Any, other: float) -> float:

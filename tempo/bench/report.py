@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tempo.bench.result import CHAOS_FIELDS, Result, Row
+from tempo.bench.result import CHAOS_FIELDS, SERVE_FIELDS, Result, Row
 
 #: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
 _KERNELS = (
@@ -48,7 +48,15 @@ _SHORT = (
     *("op", "phase", "mode", "scheme", "arithmetic", "verify", "workers_are", "seconds"),
     *("master_seconds", "speedup_over_tee_only", "speedup_if_workers_were_free", "law_share"),
 )
+_SERVED = (
+    *("op", "mode", "scheme", "arithmetic", "clients", "batches", "latency_p50_seconds"),
+    *("latency_p95_seconds", "requests_per_second", "offloaded_share", "speedup_over_tee_only"),
+)
 _TITLES = {
+    "latency_p50_seconds": "p50 s",
+    "latency_p95_seconds": "p95 s",
+    "requests_per_second": "requests/s",
+    "offloaded_share": "offloaded",
     "speedup_over_tee_only": "against TEE-only",
     "speedup_if_workers_were_free": "if workers were free",
     "law_share": "share of the law",
@@ -66,6 +74,7 @@ def columns(suite: str) -> tuple[str, ...]:
         "chaos": CHAOS_FIELDS,
         "integrity": _INTEGRITY,
         "frontier": _FRONTIER,
+        "serve": SERVE_FIELDS,
     }
     return fields.get(suite, _STEPS)
 
@@ -79,6 +88,8 @@ def short_columns(suite: str) -> tuple[str, ...]:
             return CHAOS_FIELDS
         case "crypto":
             return ("system", "op", "shape", "scheme", "seconds", "times_tempo", "recorded")
+        case "serve":
+            return _SERVED
         case "integrity":
             return (
                 *("op", "dtype", "tamper", "tolerances", "relative_size", "trials", "detected", "checks"),

@@ -46,6 +46,11 @@ STEP_FIELDS = (
     *("speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
     *("allowed_speedup", "allowed_share"),
 )
+SERVE_FIELDS = (
+    *("op", "shape", "mode", "scheme", "arithmetic", "verify", "workers", "workers_are", "clients"),
+    *("requests", "batches", "seconds", "latency_p50_seconds", "latency_p95_seconds", "latency_max_seconds"),
+    *("requests_per_second", "samples_per_second", "bytes", "offloaded_share", "speedup_over_tee_only"),
+)
 #: Of suite chaos: one thing that must hold; measured <= allowed, or for least figures the other way.
 CHAOS_FIELDS = ("check", "passed", "measured", "allowed", "unit", "detail")
 INTEGRITY_FIELDS = (

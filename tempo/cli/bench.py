@@ -28,10 +28,13 @@ class SuiteName(StrEnum):
     chaos = "chaos"
     integrity = "integrity"
     frontier = "frontier"
+    serve = "serve"
 
 
 #: Suites without a protected step of their own here.
-_NO_STEP = frozenset({SuiteName.kernels, SuiteName.chaos, SuiteName.integrity, SuiteName.frontier})
+_NO_STEP = frozenset(
+    {SuiteName.kernels, SuiteName.chaos, SuiteName.integrity, SuiteName.frontier, SuiteName.serve}
+)
 
 
 def bench(
@@ -69,8 +72,8 @@ def bench(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="chaos: of what fails when.")] = None,
 ) -> None:
-    """Measure passes, layers, models, generation, scaling or secrecy against baselines of the same run;
-    integrity; or whether training survives chaos. Exit 1: a promise was not kept."""
+    """Measure passes, layers, models, generation, a service, scaling or secrecy against baselines of the same
+    run; integrity; or whether training survives chaos. Exit 1: a promise was not kept."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -153,7 +156,7 @@ def _given(
         elif crews is not None:
             given["crews"] = crews
         if scheme is not None or arithmetic != "fp32":
-            default = "mixing" if suite is SuiteName.scale else "mixing,monomial"
+            default = "mixing" if suite in (SuiteName.scale, SuiteName.serve) else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
         ("only", only, {SuiteName.layers, SuiteName.integrity}),
@@ -175,7 +178,7 @@ def _given(
 
 
 def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | None) -> Result:
-    from tempo.bench import chaos, crypto, generate, integrity, kernels, layers, paper, scale
+    from tempo.bench import chaos, crypto, generate, integrity, kernels, layers, paper, scale, serve
 
     match suite:
         case SuiteName.frontier:
@@ -196,6 +199,8 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             return scale.run(replace(scale.FAST if fast else scale.Settings(), **given), say, tracer)
         case SuiteName.chaos:
             return chaos.run(replace(chaos.FAST if fast else chaos.Settings(), **given), say)
+        case SuiteName.serve:
+            return serve.run(replace(serve.FAST if fast else serve.Settings(), **given), say)
         case SuiteName.integrity:
             return integrity.run(replace(integrity.FAST if fast else integrity.Settings(), **given), say)
 

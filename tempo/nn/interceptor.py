@@ -58,6 +58,13 @@ class Interceptor(TorchFunctionMode):
             finally:
                 self._local.active = False
 
+    @contextmanager
+    def outside(self, name: str) -> Iterator[None]:
+        """Within a module that the user compiled and keeps in the TEE: its code calls kernels of its own."""
+        self._offload.keep_compiled(name)
+        with torch._C.DisableTorchFunction():
+            yield
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -90,7 +97,8 @@ def _refuse_tracing() -> None:
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         raise UnsupportedError(
             "a protected module cannot be compiled or traced: nothing would be sent to the workers",
-            "compile before protecting, or run the protected model uncompiled",
+            "compile what stays in the TEE: the loss, the optimizer's step, or a part of the model, "
+            "model.part = torch.compile(model.part), before session.protect(model, keep=['part'])",
         )
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise UnsupportedError(

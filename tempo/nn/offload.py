@@ -203,6 +203,10 @@ class Offload:
             _once_differentiated(y, meter.backward, backward)
         return y
 
+    def keep_compiled(self, module: str) -> None:
+        """List a compiled module that runs here. Nobody sees what it multiplies."""
+        self._account.add(module, "compiled", "", "kept by the user, compiled: flops not counted", 0)
+
     # Shared.
 
     def _refusal(self, x: Tensor, w: Tensor) -> str | None:
@@ -246,13 +250,10 @@ class Offload:
             return x, reason
         if self._engine is None:
             raise AssertionError("without an engine every call is kept")
-        out = None
-        # Autocast leaves float64 alone.
+        out = None  # autocast leaves float64 alone, and gets float32: more precise than it asked for
         if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
-            # Computed in float32, more precisely than asked for; the result has autocast's dtype.
             out = torch.get_autocast_dtype("cpu")
             x, w = x.float(), w.float()
-        shape = sizes(x, w)
         backward: Callable[[int], None] | None = None
 
         def on_backward(want_x: bool, want_w: bool) -> None:
@@ -262,7 +263,7 @@ class Offload:
         y, reason = offloaded(Call(self._engine, lowering, on_backward, candidate.public), x, w)
         if reason:
             return y, reason
-        backward = self._account.add(name, lowering.name, shape, None, flops.forward)
+        backward = self._account.add(name, lowering.name, sizes(x, w), None, flops.forward)
         return y if out is None else y.to(out), None
 
 

@@ -5,10 +5,8 @@ Nothing is replaced but the way `forward` is called: same modules, same paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import update_wrapper
-from typing import Any, final
 
 import torch
 from torch import nn
@@ -17,67 +15,11 @@ from tempo.errors import UnsupportedError, UsageError
 from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor, recurrent
 from tempo.nn.placement import NEVER, PLACES
+from tempo.nn.wrapped import KeptParameters, Protection, is_compiled, is_protected, unwrap, wrap
 
 _DTYPES = (torch.float32, torch.float64)
 _CLASSIFIER = "last weighted layer: its gradient gives away labels"
 _VOCABULARY = "weight of an embedding: a product with it gives away tokens"
-
-
-@final
-class KeptParameters:
-    """Parameters that stay in the TEE whoever uses them: a weight may be multiplied without its module
-    being called (tied embeddings, the out_proj of attention). Copies along with the modules."""
-
-    def __init__(self, kept: list[tuple[nn.Module, str]], public: Iterable[nn.Module] = ()) -> None:
-        """public: modules whose weights are public knowledge, those that are frozen now."""
-        self._kept = kept
-        self._public = [
-            (module, name, p._version)
-            for module in public
-            for name, p in module.named_parameters(recurse=False)
-            if not p.requires_grad
-        ]
-
-    def reasons(self) -> dict[int, str]:
-        """By id of the parameter, as they are now; the first reason counts."""
-        return {id(p): why for module, why in reversed(self._kept) for p in module.parameters(recurse=False)}
-
-    def public(self) -> frozenset[int]:
-        """Ids of the public ones. What has been written to since, or is trained now, is secret: nobody
-        declared what it holds by now."""
-        now = ((getattr(module, name), version) for module, name, version in self._public)
-        return frozenset(
-            id(p)
-            for p, version in now
-            if isinstance(p, nn.Parameter) and p._version == version and not p.requires_grad
-        )
-
-
-@final
-class ProtectedForward:
-    """Calls the forward of one module with the interceptor on. Copies along with its module."""
-
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        interceptor: Interceptor,
-        name: str,
-        keep: str | None,
-        place: str | None,
-        parameters: KeptParameters,
-    ) -> None:
-        self._forward = forward
-        self._interceptor = interceptor
-        self._name = name
-        self._keep = keep
-        self._place = place
-        self._parameters = parameters
-        update_wrapper(self, forward)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        known = self._parameters
-        with self._interceptor.inside(self._name, self._keep, self._place, known.reasons, known.public):
-            return self._forward(*args, **kwargs)
 
 
 def protect(
@@ -116,7 +58,9 @@ def protect(
             _validate(name, module)
     last = _classifier(names)
     if last is not None and last not in offloaded:
-        reasons.setdefault(last, _CLASSIFIER)
+        for name in names:
+            if _inside(name, last):
+                reasons.setdefault(name, _CLASSIFIER)
     if consent is not None:
         stay = {name for name, where in places.items() if where == "never"} | set(reasons)
         consent.ask(_sent(names, stay), {_label(name, names[name]) for name in known})
@@ -128,24 +72,25 @@ def protect(
         + [(m, _VOCABULARY) for m in embeddings]
         + never,
         [names[name] for name in known],
+        [
+            (names[name.rpartition(".")[0]], name.rpartition(".")[2], why)
+            for name, why in reasons.items()
+            if name
+        ],
     )
+    compiled = [name for name, module in names.items() if is_compiled(module)]
     for name, module in names.items():
-        if _has_forward(module):
-            label = _label(name, module)
-            module.__dict__["forward"] = ProtectedForward(
-                module.forward, interceptor, label, reasons.get(name), places.get(name), parameters
-            )
+        # Nothing within a compiled module is called any more: its code is.
+        if _has_forward(module) and not any(_within(name, outer) for outer in compiled):
+            label, said = _label(name, module), places.get(name)
+            wrap(module, Protection(interceptor, label, reasons.get(name), said, parameters))
     return {_label(name, names[name]) for name in known}
 
 
 def unprotect(model: nn.Module) -> None:
     """Undo `protect`."""
     for module in model.modules():
-        wrapped = module.__dict__.get("forward")
-        if isinstance(wrapped, ProtectedForward):
-            del module.__dict__["forward"]
-            if getattr(wrapped._forward, "__func__", None) is not type(module).forward:
-                module.__dict__["forward"] = wrapped._forward
+        unwrap(module)
 
 
 def _label(name: str, module: nn.Module) -> str:
@@ -193,6 +138,10 @@ def _inside(name: str, parent: str) -> bool:
     return name == parent or name.startswith(parent + ".") or parent == ""
 
 
+def _within(name: str, parent: str) -> bool:
+    return name != parent and _inside(name, parent)
+
+
 def _has_forward(module: nn.Module) -> bool:
     unimplemented = nn.Module.forward
     return getattr(module.forward, "__func__", None) is not unimplemented
@@ -200,14 +149,25 @@ def _has_forward(module: nn.Module) -> bool:
 
 def _validate(name: str, module: nn.Module) -> None:
     where = f"module {name!r}" if name else "the model"
-    if isinstance(module.__dict__.get("forward"), ProtectedForward):
+    if is_protected(module):
         raise UsageError(f"{where} is protected already: call unprotect first")
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         raise recurrent(f"{type(module).__name__} ({where})")
-    if isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
+    if isinstance(module, torch.jit.ScriptModule):
         raise UnsupportedError(
             f"{where} is compiled ({type(module).__name__}); its products cannot be reached",
             "protect the module before it was compiled",
+        )
+    if is_compiled(module):
+        keep = name if name else "part"
+        raise UnsupportedError(
+            f"{where} is compiled; its products cannot be reached",
+            f"leave it uncompiled, or keep it in the TEE whole: session.protect(model, keep=[{keep!r}])",
+        )
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        raise UnsupportedError(
+            f"{where} was compiled in place, by compile(); its products cannot be reached",
+            "leave it uncompiled, or put torch.compile(module) in its place and name that in keep=[...]",
         )
     for label, parameter in module.named_parameters(recurse=False):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -227,7 +187,7 @@ def _validate(name: str, module: nn.Module) -> None:
 
 def _classifier(names: dict[str, nn.Module]) -> str | None:
     """The last layer with a weight matrix, in order of registration, if there is more than one: the
-    sign of its gradient is the label."""
+    sign of its gradient is the label. With what it is wrapped in, such as an adapter beside it."""
     weighted = [
         name
         for name, module in names.items()
@@ -235,4 +195,9 @@ def _classifier(names: dict[str, nn.Module]) -> str | None:
         and weight.ndim >= 2
         and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
     ]
-    return weighted[-1] if len(weighted) > 1 else None
+    if len(weighted) < 2:
+        return None
+    last = weighted[-1]
+    # A wrapper answers for a weight that is not its own.
+    wrappers = [n for n in weighted if _within(last, n) and "weight" not in names[n]._parameters]
+    return wrappers[0] if wrappers else last

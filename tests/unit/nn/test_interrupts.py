@@ -8,7 +8,7 @@ import tempo
 from tempo.kernels import threads_for
 from tempo.nn.offload import Offload
 from tempo.nn.placement import Account
-from tempo.nn.protect import KeptParameters
+from tempo.nn.wrapped import KeptParameters
 from tempo.stats import Stats
 
 
