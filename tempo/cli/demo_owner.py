@@ -43,7 +43,7 @@ def owner(settings: Settings, out: Path, *, as_json: bool) -> None:
 
 @final
 class Screen:
-    """Steps that are done on `console`; the one that is under way on standard error, while that is a terminal."""
+    """Steps that are done on `console`; what is under way on standard error, where that is a terminal."""
 
     def __init__(self, console: Console | None) -> None:
         self._console = console

@@ -78,8 +78,8 @@ def prepare(
         store.add(KEY_NAME, home.data_key)
         size = sealed.stat().st_size
         shown.says = [
-            f"{count:,} images and labels ({images.name}), {size / 1e6:.1f} MB, AES-256-GCM, record by record.",
-            f"The key {home.data_key.name} is in the vault. The file may lie in any cloud.",
+            f"{count:,} images and labels ({images.name}), {size / 1e6:.1f} MB, under AES-256-GCM.",
+            f"Their key, {home.data_key.name} by name, is in the vault. The file may lie in any cloud.",
         ]
         shown.facts = {"records": count, "bytes": size, "key_id": home.data_key.name, "images": images.name}
 

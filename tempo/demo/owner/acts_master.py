@@ -228,8 +228,9 @@ def _home_again(
             f"it names {scores[0]:.1%} right, plain training {scores[1]:.1%}",
         )
         shown.says = [
-            f"{len(weights)} tensors, sealed inside to the owner's public key, opened here with the other half.",
-            f"It names {scores[0]:.1%} of test images that never left the house; plain training {scores[1]:.1%}.",
+            f"{len(weights)} tensors, sealed inside to the owner's public key; its other half opens them.",
+            f"It names {scores[0]:.1%} of test images right that never left the house, and so does plain "
+            f"training ({scores[1]:.1%}).",
             "The key that opened the data does not open it:",
         ]
         shown.facts = {

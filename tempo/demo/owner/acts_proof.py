@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -34,8 +33,9 @@ def tell(telling: Telling, stage: Stage, house: House, work: Work) -> dict[str, 
         shown.broken = audit.missing(ours.entries, theirs.entries, story)
         shown.says = [
             f"The vault's, {len(ours.entries)} entries: the key added, granted, refused, released.",
-            f"The master's, {len(theirs.entries)} entries: attested, its session from start to end, the model.",
-            "They name the same evidence and the same model; the master's key is vouched for by a last quote.",
+            f"The master's, {len(theirs.entries)} entries: attested, its session begun and ended, the model.",
+            "They agree on the evidence and the model. The key of the master's log was made inside: a last "
+            "piece of evidence says so.",
         ]
         shown.facts = {
             "vault": [entry.kind.value for entry in ours.entries],
@@ -65,11 +65,11 @@ def tell(telling: Telling, stage: Stage, house: House, work: Work) -> dict[str, 
     return papers
 
 
-def leave(telling: Telling, stage: Stage, house: House, work: Work, stack: ExitStack) -> None:
+def leave(telling: Telling, stage: Stage, house: House, work: Work) -> None:
     """Step 16: ends all processes, looks for secrets, removes the folder. Raises Stopped."""
     with telling.step("nothing-left") as shown:
         codes = {child.name: child.end() for child in [house.vault, *house.workers]}
-        stack.close()  # the vault's database, as this process has it
+        house.store.close()
         for name, code in codes.items():
             shown.promise(code == 0, f"{name} ended with exit code {code}")
         secrets = {
@@ -87,8 +87,9 @@ def leave(telling: Telling, stage: Stage, house: House, work: Work, stack: ExitS
         shown.promise(not alive, f"still running: {', '.join(alive)}")
         shown.promise(not stage.folder.exists(), f"{stage.folder} is still there")
         shown.says = [
-            f"{files} files and all that was printed were searched for the data key, the passphrase, an image",
-            f"and a weight: nothing. {len(stage.children)} processes ended; the folder of all this is gone.",
+            f"{files} files, with all that any process printed, were searched for the data key, the "
+            "passphrase, an image and a weight: nothing.",
+            f"{len(stage.children)} processes have ended; the folder of all this is gone.",
         ]
         shown.facts = {"files": files, "searched_for": sorted(secrets), "processes": len(stage.children)}
 

@@ -3,8 +3,8 @@
     the vault's log      key added, granted | refused at a step | released, for evidence with this digest
     the master's log     attested, by the same evidence | session | model sealed, with this digest
 
-The vault's log is signed by a key of the vault. The master made the key of its own log after it was measured, and
-its last evidence speaks for that key.
+The vault's log is signed by a key of the vault. The master made the key of its own log after it was measured,
+and its last evidence speaks for that key.
 """
 
 from __future__ import annotations

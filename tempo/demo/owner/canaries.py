@@ -1,4 +1,4 @@
-"""Looks for secrets in every file of a folder: raw, in hexadecimal, and in base64 at each of its three shifts."""
+"""Looks for secrets in every file of a folder: raw, in hexadecimal, and in base64 at any of three shifts."""
 
 from __future__ import annotations
 

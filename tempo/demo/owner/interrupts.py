@@ -14,8 +14,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @final
 class Interrupts:
-    """A context. Inside, each of the signals raises KeyboardInterrupt in the main thread, at once or at the end
-    of `held`. Outside of the main thread, where Python takes no signals, it does nothing."""
+    """A context. Inside, each of the signals raises KeyboardInterrupt in the main thread, at once or at the
+    end of `held`. One that was ignored before (nohup) stays so. Outside of the main thread, where Python
+    takes no signals, it does nothing."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
@@ -24,7 +25,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._arrived) for number in _SIGNALS}
+            heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._arrived) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -45,7 +45,7 @@ class Machine(ABC):
 
 @final
 class SoftwareTpm(Machine):
-    """A TPM of the stage, by swtpm. Each boot starts it again from its own state: the same keys, other PCRs."""
+    """A TPM of the stage, by swtpm. Each boot starts it again from its state: the same keys, other PCRs."""
 
     kind = Kind.TPM
     words = "a machine with a software TPM (swtpm)"

@@ -123,8 +123,13 @@ def sealed(orders: Orders, model: nn.Module, ledger: Ledger) -> str:
         for record in source.records():
             out.add(*record)
     digest = hashlib.sha256(orders.model.read_bytes()).hexdigest()
-    about = {"name": orders.model.name, "step": orders.steps, "sha256": digest, "recipient": recipient.name}
-    ledger.append(Kind.CHECKPOINT_WRITTEN, **about)
+    ledger.append(
+        Kind.CHECKPOINT_WRITTEN,
+        name=orders.model.name,
+        step=orders.steps,
+        sha256=digest,
+        recipient=recipient.name,
+    )
     return digest
 
 

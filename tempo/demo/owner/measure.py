@@ -3,8 +3,8 @@
     package    SHA-256 over all that Python loads from Tempo: names and digests of files, sorted
     program    SHA-256 of the file that is started
 
-In a confidential VM firmware and boot loader do this, from a place that the machine's renter cannot reach. Here
-the demo does it itself, in the same order: measure, note it in the TPM, start.
+In a confidential VM firmware and boot loader do this, from a place that the machine's renter cannot reach.
+Here the demo does it itself, in the same order: measure, note it in the TPM, start.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def extended(digest: bytes) -> bytes:
 
 
 def altered(source: Path, target: Path) -> str:
-    """The program with one line more, which would copy the key to the disk; that line. Raises UsageError where
-    the program is not the one that this knows."""
+    """The program with one line more, which would copy the key to the disk; that line. Raises UsageError
+    where the program is not the one that this knows."""
     text = source.read_text()
     if text.count(_ANCHOR) != 1:
         raise UsageError(f"{source} does not have the line {_ANCHOR.strip()!r} once")

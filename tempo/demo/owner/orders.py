@@ -1,4 +1,4 @@
-"""What the demo tells a master, as a file, and what a master answers, a line of JSON each. Neither has a secret."""
+"""What the demo tells a master, in a file, and what it answers, a line of JSON each. Neither has a secret."""
 
 from __future__ import annotations
 

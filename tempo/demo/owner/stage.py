@@ -122,13 +122,13 @@ class Child:
 
 @final
 class Stage:
-    """A context. folder: readable by this user alone, gone when the stage is left or closed."""
+    """A context, to be entered while interrupts are held. folder: readable by this user alone, gone when the
+    stage is left or closed."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
         self.children: list[Child] = []
-        with interrupts.held():
-            self.folder = Path(tempfile.mkdtemp(prefix="tempo-owner-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tempo-owner-"))
 
     def start(self, name: str, command: Sequence[str], given: bytes = b"") -> Child:
         """given: its standard input. Its standard error is NAME.err in the folder."""

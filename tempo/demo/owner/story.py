@@ -43,7 +43,7 @@ TITLES: Final = {
 @final
 @dataclass(slots=True)
 class Outcome:
-    """papers: what an auditor may keep, by path. curve: losses with Tempo, plainly, and allowed differences."""
+    """papers: what an auditor may keep, by path. curve: None where training was not reached."""
 
     settings: Settings
     kind: Kind
@@ -88,7 +88,9 @@ def run(settings: Settings, watcher: Watcher) -> Outcome:
     start = perf_counter()
     images = home.load(settings.data_dir)
     telling = Telling(TITLES, watcher)
-    with Interrupts() as interrupts, Stage(interrupts) as stage, ExitStack() as stack:
+    with Interrupts() as interrupts, ExitStack() as stack:
+        with interrupts.held():
+            stage = stack.enter_context(Stage(interrupts))
         machine: Machine = UnsafeSimulator() if settings.unsafe_simulator else SoftwareTpm(stage)
         outcome = Outcome(settings, machine.kind, telling.rows, [], images.name, 0.0)
         watcher.open(
@@ -102,7 +104,7 @@ def run(settings: Settings, watcher: Watcher) -> Outcome:
             work = acts_master.tell(telling, stage, machine, settings, house)
             outcome.curve = work.curve
             outcome.papers = acts_proof.tell(telling, stage, house, work)
-            acts_proof.leave(telling, stage, house, work, stack)
+            acts_proof.leave(telling, stage, house, work)
         except Stopped:
             pass
     outcome.broken = telling.broken

@@ -1,4 +1,4 @@
-"""The training loop of this demo, over sealed data. Plainly in-house or under Tempo in the master: the same."""
+"""The training loop of this demo, over sealed data: the same one in the master and, plainly, in-house."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def batches(
     with closing(SealedDataset(sealed, key)) as data:
         loader = DataLoader(data, batch, shuffle=True, drop_last=True, generator=generator)
         while True:
-            for x, y in loader:
-                yield x, y
+            yield from loader
 
 
 def learn(
@@ -85,12 +84,11 @@ def compared(
     make: the model as it was at first. draw: the batches from the first. on_step: of how many.
     """
     steps = len(losses)
-    found: list[list[float]] = []
-    models = [make(), make().double()]
-    for turn, model in enumerate(models):
+
+    def trained(model: nn.Module, before: int) -> list[float]:
         with closing(draw()) as drawn:
-            found.append(
-                learn(model, drawn, steps, lambda n, _, t=turn: on_step(t * steps + n + 1, 2 * steps))
-            )
-    plain, exact = found
-    return Curve(losses, plain, loss_tolerance(plain, exact)), models[0]
+            return learn(model, drawn, steps, lambda step, _: on_step(before + step + 1, 2 * steps))
+
+    model = make()
+    plain, exact = trained(model, 0), trained(make().double(), steps)
+    return Curve(losses, plain, loss_tolerance(plain, exact)), model
