@@ -229,8 +229,8 @@ def _home_again(
         )
         shown.says = [
             f"{len(weights)} tensors, sealed inside to the owner's public key; its other half opens them.",
-            f"It names {scores[0]:.1%} of test images right that never left the house, and so does plain "
-            f"training ({scores[1]:.1%}).",
+            f"After {settings.steps} steps it names {scores[0]:.1%} of the test images, which stayed here; "
+            f"the same training without workers {scores[1]:.1%}.",
             "The key that opened the data does not open it:",
         ]
         shown.facts = {

@@ -109,7 +109,10 @@ def _show(shown: Shown, caught: tamper.Caught, what: str, scratch: Path) -> None
         if caught.tried == caught.size
         else f"{caught.tried} of its {caught.size:,} bytes, one at a time"
     )
-    shown.says = [f"{tried}: {caught.tried - missed} caught. Of byte {caught.place:,}, {what}:"]
+    shown.says = [
+        f"{tried}: {caught.tried - missed} caught.",
+        f"What is said of byte {caught.place:,}, {what}:",
+    ]
     shown.facts = {
         "bytes": caught.size,
         "tried": caught.tried,
