@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -67,7 +68,7 @@ class Screen:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             console=stderr(),
@@ -77,7 +78,9 @@ class Screen:
             disable=not stderr().is_terminal,
         )
         self._progress.start()
-        self._task = self._progress.add_task(f"{number:2}  {title}", total=None, note="")
+        # What follows, and how it came out, has its place in the finished step: here the bar needs it.
+        short = re.split("[,:]", title)[0]
+        self._task = self._progress.add_task(f"{number:2} {short}", total=None, note="")
 
     def progress(self, done: int, total: int, note: str) -> None:
         if self._progress is not None:

@@ -182,7 +182,7 @@ def _trained(
             losses,
             lambda: resnet(house.images.train_x.shape[1], house.images.classes, seed=settings.seed),
             lambda: batches(house.sealed, house.home.data_key, settings.batch, settings.seed),
-            lambda n, total: telling.progress(n, total, "steps of the same without workers"),
+            lambda n, total: telling.progress(n, total, "in-house, to compare"),
         )
         shown.promise(len(losses) == steps, f"{len(losses)} of {steps} steps were done")
         shown.promise(curve.kept, f"losses differ by {max(curve.differences):.2g}, more than is allowed")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tempo.demo.owner import audit, machine, measure, tamper
+from tempo.demo.data import digits
+from tempo.demo.owner import audit, home, machine, measure, tamper
 from tempo.demo.owner.interrupts import Interrupts
 from tempo.demo.owner.machine import SoftwareTpm, UnsafeSimulator
 from tempo.demo.owner.orders import Done, Released
@@ -153,6 +154,19 @@ def test_a_failure_of_integrity_is_told() -> None:
     assert audit.missing(tuple(VAULT), more, STORY) == [
         "the master's log has 1 integrity failures, expected none"
     ]
+
+
+# ---- data --------------------------------------------------------------------------------------
+
+
+def test_few_images_of_a_large_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    many = digits()
+    many = dataclasses.replace(many, train_x=many.train_x.repeat(2, 1, 1, 1), train_y=many.train_y.repeat(2))
+    monkeypatch.setattr(home, "cifar10", lambda folder, say: many)
+    few = home.load(tmp_path)
+    assert len(few.train_x) == len(few.train_y) == 2000 < len(many.train_x)
+    assert few.name == "the first 2,000 of digits 8x8"
+    assert len(home.load(None).train_x) == 1437
 
 
 # ---- machines ----------------------------------------------------------------------------------
