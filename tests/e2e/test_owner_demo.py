@@ -37,7 +37,7 @@ _drawn = os.urandom
 def urandom(count):
     found = _drawn(count)
     where = sys._getframe(1).f_code.co_filename
-    ours = ("trust/sealed/keys.py", "secrecy/keys.py", "vault/root.py", "vault/store.py", "owner/home.py")
+    ours = ("trust/sealed/keys.py", "secrecy/keys.py", "vault/store.py", "owner/home.py")
     if count >= 24 and where.endswith(ours):  # salts and nonces, which are no secrets, are shorter
         with open(os.environ["TEMPO_TEST_CANARIES"], "a") as file:
             file.write(f"{'/'.join(where.split('/')[-2:])} {found.hex()}\\n")
@@ -165,7 +165,7 @@ def check(run: Run, fields: dict, kind: str) -> None:
     run.assert_nothing_is_left()
     secrets = run.secrets()
     homes = {name.split(": ")[1] for name in secrets}
-    assert homes == {"sealed/keys.py", "secrecy/keys.py", "vault/root.py", "vault/store.py", "owner/home.py"}
+    assert homes == {"sealed/keys.py", "secrecy/keys.py", "vault/store.py", "owner/home.py"}
     files, found = canaries.search(run.out, secrets)
     assert found == []
     assert files >= 13
