@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, final
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tempo.cli import demo_owner
 from tempo.cli.output import print_json, result_folder, stderr, stdout, table, writing
 from tempo.errors import UsageError
 
@@ -37,10 +38,33 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of parameters and batches; keys never depend on it.")] = 0,
+    owner: Annotated[
+        bool, typer.Option("--owner", help="The owner's story instead: vault, attested master, audit log.")
+    ] = False,
+    unsafe_simulator: Annotated[
+        bool, typer.Option("--unsafe-simulator", help="With --owner: no software TPM; proves nothing.")
+    ] = False,
 ) -> None:
     """Train a small ResNet plainly, then on untrusted workers, one of which lies and one is killed."""
     if find_spec("matplotlib") is None:  # an optional extra, missed now and not after two minutes
         raise UsageError("the demo draws with matplotlib: pip install 'tempo-confidential[demo]'")
+    if unsafe_simulator and not owner:
+        raise UsageError("--unsafe-simulator is for --owner alone: nothing else of the demo is attested")
+    if owner:
+        from tempo.demo.owner import settings as owner_settings
+
+        return demo_owner.owner(
+            owner_settings.Settings(
+                steps=steps or (owner_settings.FAST_STEPS if fast else owner_settings.FULL_STEPS),
+                workers=workers,
+                scheme=scheme.value,
+                seed=seed,
+                data_dir=data_dir,
+                unsafe_simulator=unsafe_simulator,
+            ),
+            out,
+            as_json=as_json,
+        )
     from tempo.demo import run as story
 
     settings = story.Settings(

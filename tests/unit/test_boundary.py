@@ -95,6 +95,13 @@ def test_the_worker_command_loads_nothing_that_knows_keys():
 
 
 @pytest.mark.security
+def test_the_demos_master_loads_nothing_of_the_owners_house():
+    _, loaded = fresh("-c", "import tempo.demo.owner.master")
+    ours = {name.removeprefix("tempo.demo.owner.") for name in loaded if name.startswith("tempo.demo.owner.")}
+    assert ours == {"master", "orders", "training"}
+
+
+@pytest.mark.security
 @pytest.mark.parametrize("path", [p for p in FILES if name_of(p).split("/")[0] in OWN_SIDE], ids=name_of)
 def test_the_workers_files_import_their_own_side_only(path):
     allowed = ("tempo.wire", "tempo.ops", "tempo.errors", "tempo.memory", "tempo.worker")

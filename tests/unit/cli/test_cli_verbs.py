@@ -23,7 +23,10 @@ OPTIONS = {
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--only", "--threads", "--budget", "--data-dir", "--recorded", "--minutes", "--seed"),
     ],
-    "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
+    "demo": [
+        *("--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"),
+        *("--owner", "--unsafe-simulator"),
+    ],
     "doctor": ["--workers", "--cert", "--key", "--ca", "--crl", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
@@ -64,6 +67,8 @@ def test_defaults_of_demo() -> None:
         "data_dir": None,
         "as_json": False,
         "seed": 0,
+        "owner": False,
+        "unsafe_simulator": False,
     }
 
 
