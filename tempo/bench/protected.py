@@ -17,7 +17,7 @@ from tempo.bench.crew import Crew
 from tempo.bench.quiet import WAIT, quiet, waited
 from tempo.bench.timing import Repeats, Spread, timed
 from tempo.bench.trace import Tracer, Watched
-from tempo.session import Session
+from tempo.facade import Session
 
 
 @final
