@@ -253,8 +253,8 @@ class Session:
         return self._view.trace(path)
 
     def watch(self, settings: WatchSettings | None = None, **options: Any) -> Watch:
-        """Show and write down how the session fares, at each step of an optimizer, until it is closed; nothing
-        secret, losses neither (docs/observability.md). options: fields of `tempo.watch.WatchSettings`.
+        """Show and write down how the session fares, at each step of an optimizer, until it is closed:
+        nothing secret, losses neither (docs/observability.md). options: of `WatchSettings`.
 
         Raises UsageError, UnsupportedError where a package is missing, OutsideError where a port is taken.
         """

@@ -65,7 +65,7 @@ _TOTALS = ("checks", "checks_failed", "bytes_sent", "bytes_received", "retries",
 
 
 def run(file: Path, script: Path, arguments: Sequence[str]) -> Outcome:
-    """Raises UsageError and OutsideError for what is wrong in the file or with the script's, before it runs."""
+    """Raises UsageError, OutsideError for what is wrong in the file or with the script, before it runs."""
     read_config(file)
     prices = Prices.load(file)
     reports: list[Report] = []

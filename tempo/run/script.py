@@ -66,8 +66,8 @@ def _as_main(script: Path, arguments: Sequence[str]) -> Iterator[None]:
 
 
 def traceback_of(error: BaseException) -> str:
-    """As Python prints it, without frames of Tempo and of what runs the script. What led to an error of Tempo's
-    own is left out too: its message says what to do."""
+    """As Python prints it, without frames of Tempo and of what runs the script. What led to an error of
+    Tempo's own is left out too: its message says what to do."""
     shown = traceback.TracebackException.from_exception(error)
     _trim(error, shown)
     return "".join(shown.format())

@@ -24,7 +24,7 @@ OPTIONS = {
         *("--only", "--threads", "--budget", "--data-dir", "--recorded", "--minutes", "--seed"),
     ],
     "demo": ["--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"],
-    "doctor": ["--workers", "--cert", "--key", "--ca", "--json"],
+    "doctor": ["--workers", "--cert", "--key", "--ca", "--config", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
         *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
@@ -32,6 +32,7 @@ OPTIONS = {
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
         *("--confidential-slowdown", "--cert", "--key", "--ca", "--json"),
     ],
+    "run": ["--config", "--json"],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
     "vault": [],  # a group: tests/unit/cli/test_cli_vault.py
