@@ -115,8 +115,8 @@ def _examine(worker: Worker, error: OutsideError | None, tls: TlsFiles | None) -
     try:
         if isinstance(worker, RemoteWorker) and tls is not None:
             greeting = greet(worker, tls)
-    except OutsideError as error:
-        return _not_reached(name, error)
+    except OutsideError as gone:
+        return _not_reached(name, gone)
     try:
         with Fleet([worker], _SETTINGS, events.append) as fleet:
             figures = _Bench(fleet).figures()

@@ -1,4 +1,4 @@
-"""A user's script with planted secrets, run by `tempo run`; it also writes down what a curious user would print.
+"""A user's script with planted secrets, run by `tempo run`; it also writes down what a user might print.
 
 argv: the file with the secrets (JSON), which lies elsewhere.
 """

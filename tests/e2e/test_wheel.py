@@ -26,7 +26,9 @@ pytestmark = [
 
 def built(out: Path, **environ: str) -> Path:
     """Without auditwheel: where it is installed must not decide what is compared."""
-    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not Path(p, "auditwheel").exists())
+    path = os.pathsep.join(
+        p for p in os.environ["PATH"].split(os.pathsep) if not Path(p, "auditwheel").exists()
+    )
     environ = {**os.environ, "PATH": path, "PYTHON": sys.executable, **environ}
     done = subprocess.run([BUILD, out], env=environ, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,7 +76,18 @@ def test_it_installs_into_a_fresh_environment_and_native_passes_serve(wheel: Pat
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", fresh], check=True, timeout=120)
     python = fresh / "bin" / "python"
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            wheel,
+        ],
         check=True,
         timeout=120,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},

@@ -31,9 +31,7 @@ def test_import_tempo_loads_one_module_and_no_dependency() -> None:
 
 def test_import_takes_no_longer_than_a_few_of_the_standard_library() -> None:
     """Best of three against `import typing, pathlib`, in the same interpreter start: 20 times that is torch."""
-    code = (
-        "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-    )
+    code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     ours = min(float(loaded(code.format("tempo"))[0]) for _ in range(3))
     other = min(float(loaded(code.format("argparse, pathlib, dataclasses"))[0]) for _ in range(3))
     assert ours < max(0.05, 3 * other)
@@ -43,6 +41,16 @@ def test_the_session_brings_no_extra() -> None:
     """What a session imports is in the base install."""
     code = CODE.replace("import tempo;", "import tempo; tempo.Session;")
     foreign = set(loaded(code)[0].split())
-    extras = {"matplotlib", "sklearn", "scipy", "tensorboard", "transformers", "ray", "plotly", "cbor2", "dcap_qvl"}
+    extras = {
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "tensorboard",
+        "transformers",
+        "ray",
+        "plotly",
+        "cbor2",
+        "dcap_qvl",
+    }
     assert "torch" in foreign
     assert not foreign & extras

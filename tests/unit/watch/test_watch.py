@@ -116,7 +116,9 @@ def test_scalars_are_what_a_step_added(tmp_path: Path) -> None:
     assert [each.step for each in sent] == [2, 4]
     assert sent[0].value == middle.bytes_sent
     assert [e.value for e in events.Scalars("tempo/checks_failed_total")] == [0, 0]
-    assert {"tempo/seconds", "tempo/jobs/cpu-0", "tempo/master_seconds/encode"} <= set(events.Tags()["scalars"])
+    assert {"tempo/seconds", "tempo/jobs/cpu-0", "tempo/master_seconds/encode"} <= set(
+        events.Tags()["scalars"]
+    )
     assert all(each.value > 0 for each in events.Scalars("tempo/seconds"))
 
 
@@ -180,6 +182,8 @@ def test_nothing_is_imported_that_is_not_asked_for() -> None:
         "import sys, tempo\nwith tempo.Session('cpu') as s: s.watch()\n"
         "print([m for m in ('tensorboard', 'http.server', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
     assert "tensorboard" not in done.stdout
     assert "matplotlib" not in done.stdout
