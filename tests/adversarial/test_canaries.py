@@ -1,5 +1,5 @@
-"""No secret in any output: values are planted in data, labels, weights and keys, a script is run with all that
-can be watched or written turned on, and whatever came out is searched for them."""
+"""No secret in any output: values are planted in data, labels, weights and keys, a script is run with all
+that can be watched or written turned on, and whatever came out is searched for them."""
 
 from __future__ import annotations
 
