@@ -1,11 +1,17 @@
 """Builds the native passes (tempo/kernels/cpp): one translation unit per instruction set, one library.
 
 Without a C++ compiler the package installs all the same and computes in plain PyTorch; `tempo doctor`
-says so. No -march=native: the instruction set is chosen at run time.
+says so. With TEMPO_REQUIRE_NATIVE=1 that is an error, for wheels that are given to others. No -march=native:
+the instruction set is chosen at run time.
+
+The library is loaded through ctypes and uses nothing of Python's, so one wheel serves every Python from 3.11
+on (abi3). Two builds of one commit are the same bytes, where compiler and SOURCE_DATE_EPOCH are: no date, no
+path and no debug information goes in (docs/packaging.md).
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +45,8 @@ class BuildPasses(build_ext):
                 objects += compiled.result()
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
+        for older in target.parent.glob("_passes*.so"):
+            older.unlink()  # under another Python's name it would be found first
         self.compiler.link_shared_object(
             objects, str(target), extra_postargs=["-fopenmp", "-s"], target_lang="c++"
         )
@@ -50,8 +58,10 @@ setup(
             "tempo.kernels._passes",
             [str(path) for path in sorted(CPP.glob("*.cpp"))],
             depends=[str(path) for path in sorted(CPP.glob("*.h"))],
-            optional=True,
+            optional=os.environ.get("TEMPO_REQUIRE_NATIVE", "") in ("", "0"),
+            py_limited_api=True,
         )
     ],
     cmdclass={"build_ext": BuildPasses},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

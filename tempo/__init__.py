@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tempo.config import Config
     from tempo.errors import TempoError
+    from tempo.facade import Session
     from tempo.fleet import FleetSettings, TlsFiles
     from tempo.report import Report
-    from tempo.session import Session
+    from tempo.run.current import data_key, session
 
 __version__ = "0.1.0"
 
@@ -20,12 +21,24 @@ _HOMES = {
     "Config": "tempo.config",
     "FleetSettings": "tempo.fleet",
     "Report": "tempo.report",
-    "Session": "tempo.session",
+    "Session": "tempo.facade",
     "TempoError": "tempo.errors",
     "TlsFiles": "tempo.fleet",
+    "data_key": "tempo.run.current",
+    "session": "tempo.run.current",
 }
 
-__all__ = ["Config", "FleetSettings", "Report", "Session", "TempoError", "TlsFiles", "__version__"]
+__all__ = [
+    "Config",
+    "FleetSettings",
+    "Report",
+    "Session",
+    "TempoError",
+    "TlsFiles",
+    "__version__",
+    "data_key",
+    "session",
+]
 
 
 def __getattr__(name: str) -> Any:

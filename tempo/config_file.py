@@ -17,7 +17,9 @@
     ca = "pki/ca.pem"
     crl = "pki/ca.crl"               optional: the list of revoked certificates
 
-For other schemes `workers` is a string or a list, at the head of the file. [prices] is for `tempo plan`.
+For other schemes `workers` is a string or a list, at the head of the file. [watch] is in
+tempo/watch/settings.py, [vault] in tempo/run/vault.py, [prices] for `tempo plan` and for what a run cost.
+Paths are relative to the file.
 Whatever else stands there is an error: a setting that is not read is a setting somebody counts on.
 """
 
@@ -32,19 +34,23 @@ from typing import Any, final, get_args, get_type_hints
 from tempo.config import Config
 from tempo.errors import OutsideError, UsageError
 from tempo.fleet import FleetSettings, TlsFiles, WorkerSpec
+from tempo.run.vault import VaultSettings
+from tempo.watch.settings import WatchSettings
 
 #: The last one is read by others.
-_TABLES = ("session", "workers", "tls", "prices")
+_TABLES = ("session", "workers", "tls", "watch", "vault", "prices")
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a file says. workers: None where it names none."""
+    """What a file says. workers, vault: None where it names none."""
 
     config: Config
     workers: WorkerSpec | Mapping[str, WorkerSpec] | None
     tls: TlsFiles | None
+    watch: WatchSettings
+    vault: VaultSettings | None
 
 
 def read_config(path: str | Path) -> ConfigFile:
@@ -59,7 +65,14 @@ def read_config(path: str | Path) -> ConfigFile:
         raise UsageError(f"{path} is not TOML: {error}") from error
     _require_known(path, "", table, _TABLES)
     try:
-        return ConfigFile(_config(path, table), _workers(path, table.get("workers")), _tls(path, table))
+        tls = _tls(path, table, "tls")
+        return ConfigFile(
+            _config(path, table),
+            _workers(path, table.get("workers")),
+            tls,
+            _watch(path, table),
+            _vault(path, table, tls),
+        )
     except (UsageError, TypeError) as error:
         # A value of another type than a setting has meets a comparison first.
         text = str(error) if isinstance(error, UsageError) else f"a value has the wrong type ({error})"
@@ -101,18 +114,40 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
-def _tls(path: Path, table: Mapping[str, Any]) -> TlsFiles | None:
-    files = _table(path, table, "tls")
+def _tls(path: Path, table: Mapping[str, Any], where: str) -> TlsFiles | None:
+    """where: the table's name, for messages; its last part is that in `table`."""
+    files = _table(path, table, where.rpartition(".")[2])
     if not files:
         return None
     names = [f.name for f in fields(TlsFiles)]
-    _require_known(path, "tls.", files, names)
+    _require_known(path, f"{where}.", files, names)
     for name in names:
         if not isinstance(files.get(name, "" if name == "crl" else None), str):
             raise UsageError(
-                f"{path}: [tls] names three files: cert, key, ca (and crl); {name} is missing or no text"
+                f"{path}: [{where}] names three files: cert, key, ca (and crl); {name} is missing or no text"
             )
     return TlsFiles(**{name: str(path.parent / file) for name, file in files.items()})
+
+
+def _watch(path: Path, table: Mapping[str, Any]) -> WatchSettings:
+    watch = dict(_table(path, table, "watch"))
+    _require_known(path, "watch.", watch, [f.name for f in fields(WatchSettings)])
+    for name in ("tensorboard", "trace"):
+        if isinstance(watch.get(name), str):
+            watch[name] = path.parent / watch[name]
+    return WatchSettings(**watch)
+
+
+def _vault(path: Path, table: Mapping[str, Any], tls: TlsFiles | None) -> VaultSettings | None:
+    vault = dict(_table(path, table, "vault"))
+    if not vault:
+        return None
+    _require_known(path, "vault.", vault, [f.name for f in fields(VaultSettings)])
+    own = _tls(path, vault, "vault.tls") or tls
+    if own is None:
+        raise UsageError(f"{path}: a vault is asked with a master's certificate: add [vault.tls], or [tls]")
+    vault.pop("tls", None)
+    return VaultSettings(**{"address": None, **vault}, tls=own)
 
 
 def _table(path: Path, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

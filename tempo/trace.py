@@ -16,7 +16,8 @@ import importlib.util
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -26,6 +27,8 @@ from tempo.errors import OutsideError, UsageError
 #: Spans of a trace, at most: later ones are counted only.
 _MOST = 1_000_000
 _DRAWN = (".png", ".svg", ".pdf")
+#: Parts that are no work of the master's: it waits, or bytes are on their way.
+_IDLE: Final = frozenset({"wait", "send", "receive"})
 #: Over the colours of matplotlib's default cycle, so that a part has the same in each figure.
 _COLOURS: Final = {
     "encode": "C0",
@@ -70,6 +73,8 @@ class Trace:
         self._local = threading.local()
         self._spans: list[Span] = []
         self.left_out = 0
+        #: What was traced, over the figure and in the file.
+        self.title = ""
 
     @property
     def spans(self) -> list[Span]:
@@ -99,11 +104,27 @@ class Trace:
         path = ready_to_save(path)
         try:
             if path.suffix == ".json":
-                path.write_text(json.dumps(chrome(self.spans)), encoding="utf-8")
+                path.write_text(json.dumps(chrome(self.spans, self.title)), encoding="utf-8")
             else:
-                draw(self.spans, path)
+                draw(self.spans, path, self.title)
         except OSError as error:
             raise OutsideError(f"cannot write the timeline to {path} ({error.strerror})") from error
+
+
+@contextmanager
+def recording(
+    trace: Trace,
+    parts: Callable[[Callable[[str, bool], None] | None], None],
+    spans: Callable[[Callable[[str, str, float, float, int], None] | None], None],
+) -> Iterator[None]:
+    """Inside, `trace` is told of everything. parts, spans: `watch` of a session's Stats and of its fleet."""
+    parts(trace.part)
+    spans(trace.span)
+    try:
+        yield
+    finally:
+        parts(None)
+        spans(None)
 
 
 def ready_to_save(path: str | Path) -> Path:
@@ -127,7 +148,32 @@ def lanes(spans: Sequence[Span]) -> list[str]:
     return [*near, *sorted(far)]
 
 
-def chrome(spans: Sequence[Span]) -> dict[str, object]:
+def overlap(spans: Iterable[Span]) -> float:
+    """Share of the time in which the master was busy, not waiting, in which some worker was too."""
+    busy, jobs = [], []
+    for span in spans:
+        if span.part == "worker":
+            jobs.append((span.start, span.end))
+        elif span.part not in _IDLE:
+            busy.append((span.start, span.end))
+    master = _merged(busy)
+    total = sum(end - start for start, end in master)
+    both = sum(max(0.0, min(e, f) - max(s, g)) for s, e in master for g, f in _merged(jobs))
+    return both / total if total else 0.0
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The union as disjoint intervals."""
+    out: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((start, end))
+    return out
+
+
+def chrome(spans: Sequence[Span], title: str = "") -> dict[str, object]:
     """The Trace Event Format: complete events in microseconds, and a name for each lane."""
     first = min((span.start for span in spans), default=0.0)
     numbers = {lane: number for number, lane in enumerate(lanes(spans))}
@@ -148,10 +194,11 @@ def chrome(spans: Sequence[Span]) -> dict[str, object]:
         }
         for span in spans
     ]
-    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
+    other = {"title": title, "overlap_of_master_and_workers": round(overlap(spans), 4)}
+    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms", "otherData": other}
 
 
-def draw(spans: Sequence[Span], path: Path) -> None:
+def draw(spans: Sequence[Span], path: Path, title: str = "") -> None:
     """One row per lane, one colour per part. Parts within others are drawn over them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -172,4 +219,6 @@ def draw(spans: Sequence[Span], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=max(1, len(parts)))
+    words = f"Workers compute in {100 * overlap(spans):.0f} % of the master's busy time"
+    axes.set_title(f"{title}: {words}" if title else words, loc="left", fontsize=9)
     figure.savefig(path)

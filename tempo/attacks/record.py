@@ -10,10 +10,10 @@ from typing import Any
 
 from tempo.attacks.transcript import Transcript
 from tempo.attacks.truth import Truth
+from tempo.facade import Session
 from tempo.fleet import ProcessWorker
 from tempo.secrecy.scheme import SHARES
 from tempo.secrecy.shares import REPLICATED
-from tempo.session import Session
 
 
 @contextmanager

@@ -15,11 +15,8 @@ from matplotlib.figure import Figure
 
 from tempo.bench.frontier_plot import draw_frontier
 from tempo.bench.result import Result, Row
-from tempo.bench.trace import Span
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
-#: A timeline has more kinds of bars.
-_MANY = (*_COLOURS, "#666666", "#882255", "#44AA99", "#999933", "#332288")
 _GREY = "#666666"
 #: Bars on one picture; the rest is in the JSON.
 _MOST_BARS = 60
@@ -66,40 +63,6 @@ def draw(result: Result, folder: Path) -> list[Path]:
         share = [(_name(row), (row["law_share"],) * 3, str(row["scheme"])) for row in law]
         _bars(paths[-1], share, "share of the law that is reached", "Master's own work against the law")
     return paths
-
-
-def timeline(path: Path, spans: Sequence[Span], title: str, overlap: float) -> None:
-    """What the master does and which job each worker has, on one axis of time."""
-    lanes = sorted({span.lane for span in spans}, key=lambda lane: (not lane.startswith("master"), lane))
-    parts = sorted({span.what for span in spans})
-    colours = {part: _MANY[number % len(_MANY)] for number, part in enumerate(parts)}
-    figure, axes = _figure(11.0, 1.8 + 0.6 * len(lanes))
-    first = min(span.start for span in spans)
-    for part in parts:
-        for number, lane in enumerate(lanes):
-            axes.broken_barh(
-                [
-                    (1e3 * (s.start - first), 1e3 * (s.end - s.start))
-                    for s in spans
-                    if (s.lane, s.what) == (lane, part)
-                ],
-                (number - 0.35, 0.7),
-                facecolors=colours[part],
-                label=part
-                if number == 0 or not any((s.lane, s.what) == (lanes[0], part) for s in spans)
-                else None,
-            )
-    axes.set_yticks(range(len(lanes)), lanes)
-    axes.invert_yaxis()
-    axes.set_xlabel("milliseconds")
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=8)
-    figure.suptitle(
-        f"Workers have a job for {100 * overlap:.0f} % of the master's busy time", x=0.02, ha="left"
-    )
-    axes.set_title(title, loc="left", fontsize=9, color=_GREY)
-    figure.savefig(path, facecolor="white")
 
 
 Bar = tuple[str, tuple[float, float, float], str]

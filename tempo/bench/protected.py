@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any, Self, final
 
 from tempo.bench.baselines import Step, measure_step
+from tempo.bench.counted import Counted
 from tempo.bench.crew import Crew
 from tempo.bench.quiet import WAIT, quiet, waited
 from tempo.bench.timing import Repeats, Spread, timed
-from tempo.bench.trace import Tracer, Watched
-from tempo.session import Session
+from tempo.bench.trace import Tracer
+from tempo.facade import Session
 
 
 @final
@@ -45,14 +46,15 @@ class Bench:
         workers = crew.start()
         self._pids = crew.pids(workers)
         self._tracer = tracer
-        self._watched = [Watched(worker, tracer) for worker in workers]
+        self._counted = [Counted(worker) for worker in workers]
         try:
-            self.session = Session(list(self._watched), **options)
+            self.session = Session(list(self._counted), **options)
         except BaseException:
             for worker in workers:
                 worker.close()
             raise
-        self._stats = self.session._stats  # the one place outside the session that watches it
+        # The one place outside the session that watches it.
+        self._stats, self._fleet = self.session._stats, self.session._fleet
 
     def __enter__(self) -> Self:
         return self
@@ -104,18 +106,12 @@ class Bench:
         )
 
     def _flops(self) -> int:
-        return sum(worker.flops for worker in self._watched)
+        return sum(worker.flops for worker in self._counted)
 
     def _trace(self, step: Step, title: str) -> None:
         tracer = self._tracer
         if tracer is None or tracer.done:
             return
         step.prepare()
-        self._stats.watch(tracer)
-        tracer.on, tracer.title = True, title
-        try:
+        with tracer.step(title, self._stats, self._fleet):
             step.run()
-        finally:
-            tracer.on = False
-            self._stats.watch(None)
-        tracer.done = bool(tracer.spans)

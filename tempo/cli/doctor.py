@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,9 @@ from tempo.cli.tls import Crl, require_certificates, tls_files
 
 if TYPE_CHECKING:
     from tempo.doctor import Finding
+    from tempo.fleet import Worker
+
+_TOML = Path("tempo.toml")
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -27,17 +31,29 @@ def doctor(
     key: Annotated[Path | None, typer.Option(help="Its key, PEM, unencrypted.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority that signs workers, PEM.")] = None,
     crl: Crl = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings to judge, whose workers are measured [default: tempo.toml].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Look at this machine and at the workers named. Exit 1: a problem; 3: a worker is not reached."""
+    """Look at this machine, at tempo.toml, and at the workers that either names.
+
+    Exit 1: a problem; 3: a worker is not reached."""
     tls = tls_files(cert, key, ca, crl)
-    require_certificates(workers or (), tls)
-    from tempo.doctor import Host, Status, examine_host, examine_workers
+    from tempo.doctor import Host, Status, described, examine_host, examine_workers, own
 
     findings = examine_host(Host())
-    if workers:
+    every_worker: Sequence[str | Worker] = workers or ()
+    if config is not None or _TOML.is_file():
+        file = described(config or _TOML)
+        findings.append(file.finding)
+        every_worker, tls = workers or file.workers or (), tls or file.tls
+    require_certificates([each for each in every_worker if isinstance(each, str)], tls)
+    if tls is not None:
+        findings.append(own(tls))
+    if every_worker:
         stderr().print("Measuring workers ...", markup=False)
-    measured = examine_workers(workers, tls) if workers else []
+    measured = examine_workers(every_worker, tls) if every_worker else []
     every = [*findings, *(each.finding for each in measured)]
     problems = sum(finding.status is Status.PROBLEM for finding in every)
     if as_json:

@@ -106,6 +106,7 @@ def plan(
     )
     from tempo.cli.plan_view import show
     from tempo.config import Config
+    from tempo.facade import Session
     from tempo.plan.machine import Machine
     from tempo.plan.measure import measure as compare
     from tempo.plan.models import load
@@ -113,7 +114,6 @@ def plan(
     from tempo.plan.plan import make_plan
     from tempo.plan.trace import trace
     from tempo.report import verdicts
-    from tempo.session import Session
 
     config = Config(scheme=scheme.value, placement=placement.value)
     protect: dict[str, Any] = {"keep": keep or ()}

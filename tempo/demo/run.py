@@ -203,7 +203,7 @@ def write(outcome: Outcome, out: Path) -> list[Path]:
 def _protected(
     settings: Settings, images: ImageSet, plain: TrainResult, exact: TrainResult, watcher: Watcher
 ) -> Outcome:
-    from tempo.session import Session
+    from tempo.facade import Session
 
     with ExitStack() as stack:
         watcher.say(f"Starting {settings.workers} worker process(es); worker-0 will lie, the last be killed")

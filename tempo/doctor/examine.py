@@ -20,6 +20,7 @@ def examine_host(host: Host) -> list[Finding]:
         hardware.huge_pages(host),
         hardware.gpus(hardware.cuda_names()),
         trust.tee(host),
+        trust.evidence(host),
         trust.clock(),
         trust.entropy(),
     ]

@@ -10,10 +10,15 @@ from pathlib import Path
 import tempo
 from tempo.doctor.finding import Finding, note, ok, problem
 from tempo.doctor.host import Host
-from tempo.trust.evidence import Kind, available
+from tempo.errors import TempoError
+from tempo.trust.evidence import Kind, available, produce, report_data
 
 _DEVICES = {"SEV-SNP": "dev/sev-guest", "TDX": "dev/tdx_guest", "SGX": "dev/sgx_enclave", "Nitro": "dev/nsm"}
 _CONFIGFS = "sys/kernel/config/tsm/report"
+_MEND_EVIDENCE = (
+    "it needs the rights to read the device, and for a TPM pip install 'tempo-confidential[tpm]' "
+    "(docs/attestation.md)"
+)
 #: Clocks and file times are rounded differently.
 _SLACK_S = 2.0
 
@@ -38,6 +43,22 @@ def tee(host: Host) -> Finding:
     if kinds:
         shown += f"; evidence of kind {', '.join(kinds)} (tempo attest produce)"
     return ok("tee", shown)
+
+
+def evidence(host: Host) -> Finding:
+    """Made once for a nonce of our own and thrown away: what a vault would be shown."""
+    kinds = available(host.root)
+    if not kinds:
+        return note(
+            "evidence",
+            "this machine can produce none",
+            "a vault that demands a TEE releases no key to it: run the master in a confidential VM",
+        )
+    try:
+        made = produce(kinds[0], report_data(os.urandom(32), b"tempo doctor", b"tempo doctor"), host.root)
+    except TempoError as error:
+        return problem("evidence", f"{kinds[0].value}: {error}", _MEND_EVIDENCE)
+    return ok("evidence", f"{kinds[0].value}, {len(made.to_json()):,} bytes (tempo attest produce)")
 
 
 def clock(now: float | None = None) -> Finding:

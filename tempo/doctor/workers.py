@@ -15,13 +15,25 @@ from typing import Any, final
 
 import torch
 
+from tempo.doctor.certificates import Greeting, greet, mend
 from tempo.doctor.finding import Finding, Status
-from tempo.errors import OutsideError
-from tempo.fleet import Done, Event, EventKind, Fleet, FleetSettings, Task, TlsFiles, Worker, workers_from
+from tempo.errors import OutsideError, ProtocolError
+from tempo.fleet import (
+    Done,
+    Event,
+    EventKind,
+    Fleet,
+    FleetSettings,
+    RemoteWorker,
+    Task,
+    TlsFiles,
+    Worker,
+    workers_from,
+)
 from tempo.integrity import Verifier
 from tempo.ops import Job, Op, Operand, Unverified
 from tempo.secrecy.keys import SessionKey
-from tempo.wire import limits
+from tempo.wire import TlsRefused, limits
 
 _ROUND_TRIPS = 15
 _TRANSFERS = 3
@@ -51,12 +63,18 @@ class WorkerFinding:
     finding: Finding
     reached: bool
     figures: Figures | None = None
+    #: Of its TLS; None where it is reached without, or not at all.
+    greeting: Greeting | None = None
 
     def fields(self) -> dict[str, Any]:
         figures = self.figures
         return self.finding.fields() | {
             "reached": self.reached,
             "protocol_version": limits.VERSION if self.reached else None,
+            "tls": self.greeting and self.greeting.version,
+            "certificate_expires": self.greeting and self.greeting.expires.isoformat(),
+            "clock_between": self.greeting
+            and [self.greeting.since.isoformat(), self.greeting.until.isoformat()],
             "round_trip_ms": figures and 1e3 * figures.round_trip_s,
             "up_mb_per_s": figures and figures.up_rate / 1e6,
             "down_mb_per_s": figures and figures.down_rate / 1e6,
@@ -74,7 +92,7 @@ def examine_workers(spec: Sequence[str | Worker], tls: TlsFiles | None) -> list[
     try:
         with ThreadPoolExecutor(len(workers)) as pool:  # those that do not answer are waited for together
             errors = list(pool.map(_connect, workers))
-        return [_examine(worker, error) for worker, error in zip(workers, errors, strict=True)]
+        return [_examine(worker, error, tls) for worker, error in zip(workers, errors, strict=True)]
     finally:
         for worker in workers:
             worker.close()
@@ -88,12 +106,17 @@ def _connect(worker: Worker) -> OutsideError | None:
     return None
 
 
-def _examine(worker: Worker, error: OutsideError | None) -> WorkerFinding:
+def _examine(worker: Worker, error: OutsideError | None, tls: TlsFiles | None) -> WorkerFinding:
     name = f"worker {worker.name}"
     if error is not None:
-        mend = "start it (tempo worker --listen ...), and look at its address, firewall and certificates"
-        return WorkerFinding(Finding(name, Status.PROBLEM, f"not reached: {error}", mend), reached=False)
+        return _not_reached(name, error)
     events: list[Event] = []
+    greeting = None
+    try:
+        if isinstance(worker, RemoteWorker) and tls is not None:
+            greeting = greet(worker, tls)
+    except OutsideError as gone:
+        return _not_reached(name, gone)
     try:
         with Fleet([worker], _SETTINGS, events.append) as fleet:
             figures = _Bench(fleet).figures()
@@ -104,7 +127,21 @@ def _examine(worker: Worker, error: OutsideError | None) -> WorkerFinding:
         f"up {figures.up_rate / 1e6:,.0f} MB/s, down {figures.down_rate / 1e6:,.0f} MB/s, "
         f"{figures.flops / 1e9:,.0f} Gflop/s, every reply checked"
     )
-    return WorkerFinding(Finding(name, Status.OK, found), reached=True, figures=figures)
+    finding = Finding(name, Status.OK, f"{found}; {greeting}" if greeting else found)
+    if greeting is not None and greeting.soon:
+        renew = "its certificate ends soon: tempo worker issue DIR --name NAME --role worker --force"
+        finding = Finding(name, Status.NOTE, finding.found, renew)
+    return WorkerFinding(finding, reached=True, figures=figures, greeting=greeting)
+
+
+def _not_reached(name: str, error: OutsideError) -> WorkerFinding:
+    if isinstance(error, TlsRefused):
+        what = mend(error)
+    elif isinstance(error, ProtocolError):
+        what = "install the same Tempo on both sides, and look whether it is a worker that listens there"
+    else:
+        what = "start it (tempo worker --listen ...), and look at its address, firewall and certificates"
+    return WorkerFinding(Finding(name, Status.PROBLEM, f"not reached: {error}", what), reached=False)
 
 
 def _fallen(name: str, events: list[Event]) -> WorkerFinding:

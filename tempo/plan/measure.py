@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tempo.errors import UsageError
+from tempo.facade import Session
 from tempo.plan.plan import Plan
 from tempo.plan.trace import arguments
-from tempo.session import Session
 
 #: Parts of the master's work that both the model and the engine tell apart.
 PARTS: Final = ("lower", "keys", "encode", "check", "decode")

@@ -172,6 +172,18 @@ def epoch_costs(
     ]
 
 
+def run_cost(prices: Prices, *, seconds: float, nbytes: int, workers: int) -> Option:
+    """What a run under Tempo cost. nbytes: over the boundary, both ways."""
+    return _option(
+        "tempo",
+        seconds,
+        [("tee_per_hour", prices.tee_per_hour, 1), ("gpu_per_hour", prices.gpu_per_hour, workers)],
+        nbytes / _GB * prices.egress_per_gb,
+        f"{workers} workers, each a machine of its own, paid while the run lasted",
+        f"egress of both ends at {prices.egress_per_gb:g} per GB",
+    )
+
+
 def _option(
     name: str,
     seconds: float,

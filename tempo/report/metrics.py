@@ -22,6 +22,7 @@ _COUNTS: Final = (
         "tempo_checks_failed_total",
         "Replies that were false and not used. Above 0: an alarm.",
     ),
+    ("steps", "tempo_steps_total", "Steps of an optimizer while the session was watched."),
     ("products", "tempo_products_total", "Products sent to workers, gradients among them."),
     (
         "local_fallbacks",

@@ -58,6 +58,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     #: What the checks of each kind of operation find, and how surely.
     integrity: list[Guarantee] = field(default_factory=list)
+    #: Jobs that each worker answered, by its name.
+    jobs: dict[str, int] = field(default_factory=dict)
 
     @property
     def offloaded_flops(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 import tempo.cli as cli
 from tempo.doctor import Status, examine_workers, workers
 from tempo.fleet import FleetSettings, ProcessWorker
-from tempo.wire import limits
+from tempo.wire import Endpoint, limits
+from tempo.wire.authority import issue, make_authority
+from tempo.worker.listener import Listener, ListenSettings
 from tempo.worker.malicious import Lie, LieKind
 
 
@@ -68,3 +71,45 @@ def test_one_that_is_lost_under_way(kind: LieKind, monkeypatch: pytest.MonkeyPat
     (found,) = examine_workers([ProcessWorker("bad", unsafe_lie=Lie(kind, 2, 1))], None)
     assert (found.reached, found.finding.status) == (False, Status.PROBLEM)
     assert "lost under way" in found.finding.found
+
+
+@pytest.mark.security
+def test_workers_of_tempo_toml_behind_tls(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pki = tmp_path / "pki"
+    make_authority(pki)
+    files = issue(pki, "gpu-a", "worker", ["127.0.0.1"], days=5)
+    issue(pki, "m", "master")
+    listener = Listener(ListenSettings(endpoint=Endpoint.parse("127.0.0.1:0"), tls=files))
+    thread = threading.Thread(target=listener.serve)
+    thread.start()
+    monkeypatch.chdir(tmp_path)
+    tls = '[tls]\ncert = "pki/m.pem"\nkey = "pki/m.key"\nca = "pki/ca.pem"\n'
+    (tmp_path / "tempo.toml").write_text(f'workers = "{listener.endpoint}"\n{tls}')
+    try:
+        code = cli.run(["doctor", "--json"])
+        fields = json.loads(capsys.readouterr().out)
+        rows = {row["name"].partition(" ")[0]: row for row in fields["rows"]}
+        assert code == (1 if fields["problems"] else 0)
+        assert rows["settings"]["status"] == rows["certificate"]["status"] == "ok"
+        worker = rows["worker"]
+        assert (worker["reached"], worker["tls"]) == (True, "TLSv1.3")
+        assert worker["status"] == "note", "its certificate ends in five days"
+        assert "tempo worker issue" in worker["mend"]
+        since, until = worker["clock_between"]
+        assert since < worker["certificate_expires"] < until
+        # Another authority's: the worker refuses this side, and the doctor says what to do.
+        make_authority(tmp_path / "other")
+        issue(tmp_path / "other", "m", "master")
+        (tmp_path / "tempo.toml").write_text(
+            f'workers = "{listener.endpoint}"\n' + tls.replace("pki/m.", "other/m.")
+        )
+        assert cli.run(["doctor", "--json"]) == 3
+        row = json.loads(capsys.readouterr().out)["rows"][-1]
+        assert (row["reached"], row["tls"]) == (False, None)
+        assert "by one authority" in row["mend"]
+    finally:
+        listener.stop()
+        thread.join(20)
+    assert not thread.is_alive()

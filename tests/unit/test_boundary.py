@@ -20,7 +20,9 @@ MASTER_ONLY = (
     "secrecy",
     "integrity",
     "engine",
-    "session",
+    "facade",
+    "run",
+    "watch",
     "nn",
     "fleet",
     "lowering",
@@ -131,7 +133,7 @@ def test_the_operation_knows_neither_side(path):
     "path", [p for p in FILES if name_of(p).split("/")[0] in ("fleet", "wire")], ids=name_of
 )
 def test_whatever_holds_a_socket_knows_no_key(path):
-    knows = ("secrecy", "integrity", "engine", "session", "sharing")
+    knows = ("secrecy", "integrity", "engine", "facade", "run", "watch", "sharing")
     assert not [m for m in imports_of(path) if m.startswith("tempo.") and m.split(".")[1] in knows]
 
 

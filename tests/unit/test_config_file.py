@@ -65,7 +65,7 @@ def test_workers_of_one_fleet(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[sesion]", "unknown key sesion. There are: prices, session, tls, workers"),
+        ("[sesion]", "unknown key sesion. There are: prices, session, tls, vault, watch, workers"),
         ("[session]\nshceme = 'mixing'", "unknown key session.shceme"),
         ("[session.fleet]\nquarantine = 3", "unknown key session.fleet.quarantine"),
         ("[tls]\ncert = 'a'\nkey = 'b'\nca = 'c'\npassword = 'd'", "unknown key tls.password"),

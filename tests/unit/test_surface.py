@@ -17,6 +17,8 @@ def test_public_names():
         "TempoError",
         "TlsFiles",
         "__version__",
+        "data_key",
+        "session",
     ]
     for name in tempo.__all__:
         assert getattr(tempo, name) is not None
@@ -36,7 +38,7 @@ def test_session_methods():
             "report",
             "resume",
         ),
-        *("trace", "unprotect"),
+        *("at_close", "trace", "unprotect", "watch"),
     }
 
 

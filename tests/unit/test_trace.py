@@ -9,7 +9,7 @@ from torch import nn
 
 import tempo
 from tempo.errors import OutsideError, UsageError
-from tempo.trace import Span, Trace, chrome, lanes
+from tempo.trace import Span, Trace, chrome, lanes, overlap
 
 
 def test_parts_nest_and_are_told_apart_by_thread():
@@ -38,6 +38,16 @@ def test_chrome_events_are_complete_and_say_bytes():
     assert (encode["ts"], encode["dur"], named[encode["tid"]]) == (0.0, 250_000.0, "MainThread")
     assert (send["ts"], send["dur"], send["args"]) == (500_000.0, 125_000.0, {"bytes": 77})
     assert lanes(spans) == ["MainThread", "w link"]
+
+
+def test_overlap_is_the_masters_share():
+    busy = [Span("encode", "MainThread", 0.0, 2.0), Span("decode", "MainThread", 3.0, 2.0)]
+    # Two workers at once count once: 1 s of the first part and 1 s of the second.
+    jobs = [Span("worker", "local-0", 1.0, 3.0), Span("worker", "local-1", 1.5, 2.0)]
+    # Waiting and bytes on their way are no work.
+    idle = [Span("wait", "MainThread", 2.0, 1.0), Span("send", "local-0 link", 5.0, 9.0)]
+    assert overlap([*busy, *jobs, *idle]) == pytest.approx(0.5)
+    assert overlap([]) == overlap(jobs) == 0.0
 
 
 def test_a_full_trace_counts_what_it_leaves_out(monkeypatch):

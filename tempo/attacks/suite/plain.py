@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tempo.attacks.reference.subject import Subject
 from tempo.attacks.suite.variant import UNDEFENDED
 from tempo.attacks.truth import Plain, Truth
-from tempo.session import Session
+from tempo.facade import Session
 from tempo.truth import SUFFIX
 
 

@@ -12,19 +12,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tempo.bench import calibrate, clear
 from tempo.bench.baselines import Step
 from tempo.bench.clear import unprotected
+from tempo.bench.counted import Counted
 from tempo.bench.crew import Crew
 from tempo.bench.layers import LinearCase, layer_step
 from tempo.bench.passes import Passes, memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.quiet import Hush, quiet, waited
 from tempo.bench.timing import Repeats
-from tempo.bench.trace import Span, Tracer, Watched
+from tempo.bench.trace import Tracer
 from tempo.config import Config
 from tempo.errors import UsageError
+from tempo.facade import Session
 from tempo.fleet import Worker
 from tempo.lowering import lower_conv
 from tempo.stats import Stats
@@ -111,33 +114,23 @@ def test_the_watcher_hears_begin_and_end_in_order() -> None:
     assert heard == [("wait", True), ("check", True), ("check", False), ("wait", False)]
 
 
-def test_overlap_is_the_masters_share() -> None:
-    tracer = Tracer(Path("t.json"))
-    tracer.on = True
-    for span in (("master", "encode", 0.0, 2.0), ("master", "decode", 3.0, 5.0)):
-        tracer.add(*span)
-    # Two workers at once count once: 1 s of the first part and 1 s of the second.
-    for span in (("local-0", "product", 1.0, 4.0), ("local-1", "product", 1.5, 3.5)):
-        tracer.add(*span)
-    assert tracer.overlap() == pytest.approx(0.5)
-
-
-def test_traces_are_written_as_events_and_pictures(tmp_path: Path) -> None:
-    for name in ("t.json", "t.png"):
-        tracer = Tracer(tmp_path / name)
-        with pytest.raises(UsageError, match="no step was traced"):
-            tracer.write()
-        tracer.on = True
-        tracer.add("master", "encode", 1.0, 1.5)
-        tracer.add("local-0", "product", 1.25, 2.0)
-        assert tracer.spans == [Span("master", "encode", 1.0, 1.5), Span("local-0", "product", 1.25, 2.0)]
+def test_the_first_step_is_traced_and_written(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "t.json")
+    with pytest.raises(UsageError, match="no step was traced"):
         tracer.write()
-    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    assert [(e["name"], e["ts"], e["dur"]) for e in events] == [
-        ("encode", 0.0, 5e5),
-        ("product", 2.5e5, 7.5e5),
-    ]
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    with Session("cpu") as session:
+        layer = session.protect(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)))
+        stats, fleet = session._stats, session._fleet
+        with tracer.step("nothing", stats, fleet):
+            pass
+        assert not tracer.done
+        with tracer.step("one layer", stats, fleet):
+            layer(torch.randn(128, 64)).sum().backward()
+    assert tracer.done
+    tracer.write()
+    written = json.loads((tmp_path / "t.json").read_text())
+    assert {"encode", "worker", "decode"} <= {e["name"] for e in written["traceEvents"]}
+    assert written["otherData"]["title"] == "one layer"
     with pytest.raises(UsageError, match=r"\.json"):
         Tracer(tmp_path / "t.gif")
 
@@ -253,7 +246,7 @@ def test_the_clear_baseline_keeps_two_jobs_under_way() -> None:
 def test_what_is_watched_is_as_deep_as_the_worker() -> None:
     """Else Tempo itself would be measured with one job under way."""
     worker = _Deep()
-    watched = Watched(worker)
+    watched = Counted(worker)
     assert watched.depth == 2
     step, lowering = layer_step(LinearCase(128, 64, 64))
     assert step.dy is not None

@@ -110,8 +110,9 @@ def test_layers(tmp_path: Path) -> None:
     assert [each["scheme"] for each in result.extra["break_even"]] == ["mixing", "monomial"]
     tracer.write()
     events = json.loads((tmp_path / "step.json").read_text())["traceEvents"]
-    assert {"encode", "decode", "check", "product", "grad_w", "grad_x"} <= {each["name"] for each in events}
-    assert {each["tid"] for each in events} == {"master", "local-0"}
+    assert {"encode", "decode", "check", "send", "worker", "receive"} <= {each["name"] for each in events}
+    lanes = {each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    assert lanes == {"MainThread", "local-0", "local-0 link"}
     assert {path.name for path in draw(result, tmp_path)} == {"bench-layers.png", "bench-layers-law.png"}
 
 

@@ -113,7 +113,7 @@ def test_choices_reach_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         (["kernels", "--workers", "2"], "without --workers"),
         (["frontier", "--workers", "2"], "settings of its own"),
         (["frontier", "--trace", "x.png"], "bench layers does"),
-        (["layers", "--trace", "x.gif"], "expected a name that ends in"),
+        (["layers", "--trace", "x.gif"], "a timeline is written to"),
         (["layers", "--workers", "host:7443"], "number of processes"),
         (["layers", "--scheme", "none"], "no scheme"),
         (["layers", "--data-dir", "x"], "nothing to bench layers"),

@@ -27,7 +27,7 @@ OPTIONS = {
         *("--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"),
         *("--owner", "--unsafe-simulator"),
     ],
-    "doctor": ["--workers", "--cert", "--key", "--ca", "--crl", "--json"],
+    "doctor": ["--workers", "--cert", "--key", "--ca", "--crl", "--config", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
         *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
@@ -35,6 +35,7 @@ OPTIONS = {
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
         *("--confidential-slowdown", "--cert", "--key", "--ca", "--crl", "--json"),
     ],
+    "run": ["--config", "--json"],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],
     "unseal": ["--key", "--name", "--at-least", "--json"],
     "vault": [],  # a group: tests/unit/cli/test_cli_vault.py

@@ -181,4 +181,4 @@ def test_nothing_of_the_environment_but_openmp_is_told() -> None:
     findings = examine_host(Host(environ=environ))
     assert "hunter2-secret" not in repr([f.fields() for f in findings]) + repr(Host(environ=environ))
     names = [f.name for f in findings]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 13

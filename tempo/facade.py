@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar, final
@@ -25,17 +25,17 @@ from tempo.parts import Workers, parts_from
 from tempo.plan.auto import Auto
 from tempo.plan.machine import Machine
 from tempo.report import Report
+from tempo.report.account import report_of
 from tempo.report.alarm import sound
 from tempo.report.journal import Journal
-from tempo.report.metrics import exposition
-from tempo.report.notes import session_notes, with_visible
 from tempo.secrecy.scheme import SHARES
 from tempo.sharing import Owners
 from tempo.stats import Stats
-from tempo.trace import Trace, ready_to_save
+from tempo.trace import Trace
 from tempo.trust.ledger import Ledger, SessionLog
 from tempo.trust.sealed import DataKey, OwnerKey, Recipient
 from tempo.truth import UnsafeTruth
+from tempo.watch import View, Watch, WatchSettings
 
 _WORKERS: Final = "local:2"
 
@@ -75,12 +75,14 @@ class Session:
         self._account = Account()
         self._journal = Journal(self._stats, None)
         self._public: set[str] = set()
-        self._closed = self._tracing = False
+        self._closed = False
+        self._heed: Callable[[Report], None] = sound
         self._tls = tls
         self._truth = None if unsafe_truth is None else UnsafeTruth(unsafe_truth)
         parts = parts_from(config, workers, tls, self._journal.note, self._stats, self._truth)
         self._fleet, self._weights = parts.fleet, parts.weights
         self._auto, self._verifier = parts.auto, parts.verifier
+        self._view = View(self._stats, self._fleet)
         names = list(self._fleet.stats.jobs)
         self._workers = len(names)  # that were ever named, so that names stay unique
         log: SessionLog | None = None
@@ -103,7 +105,11 @@ class Session:
         """
         file = read_config(path)
         workers = _WORKERS if file.workers is None else file.workers
-        return cls(workers, tls=file.tls, config=file.config, **options)
+        with ExitStack() as undo:
+            session = undo.enter_context(cls(workers, tls=file.tls, config=file.config, **options))
+            session.watch(file.watch)
+            undo.pop_all()
+        return session
 
     def protect(
         self,
@@ -198,26 +204,15 @@ class Session:
 
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
-        stats, fleet = self._stats, self._fleet.stats
-        return Report(
-            scheme=self._config.scheme,
-            key_shift=self._config.key_shift,
-            rows=with_visible(self._account.rows(), self._config, self._public),
-            encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
-            encodings_without_key_shift=2 * stats.count("products"),
-            bytes_sent=fleet.bytes_sent,
-            bytes_received=fleet.bytes_received,
-            checks=stats.count("checks"),
-            checks_failed=stats.count("checks_failed"),
-            retries=fleet.retries,
-            local_fallbacks=stats.count("local_fallbacks"),
-            quarantined=self._journal.caught,
-            seconds=stats.seconds,
-            events=self._journal.events,
-            notes=session_notes(
-                self._config, stats, self._fleet, public=self._public, truth=self._truth is not None
-            ),
-            integrity=[] if self._verifier is None else self._verifier.guarantees(self._config.miss),
+        return report_of(
+            self._config,
+            self._stats,
+            self._fleet,
+            self._account,
+            self._journal,
+            self._verifier,
+            public=self._public,
+            truth=self._truth is not None,
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
@@ -247,34 +242,40 @@ class Session:
 
     def metrics(self) -> str:
         """Counters of this session in the text format that Prometheus reads: docs/operations.md."""
-        return exposition(self._stats.counts, self._stats.seconds, self._fleet.stats, self._fleet.width)
+        return self._view.metrics()
 
-    @contextmanager
-    def trace(self, path: str | Path) -> Iterator[Trace]:
+    def trace(self, path: str | Path) -> AbstractContextManager[Trace]:
         """Record when each part of the work ran, here, on the links and at the workers, and save that as a
         timeline at the end: .json for browsers' trace viewers, or .png, .svg, .pdf. One at a time.
 
         Raises UsageError where the path's suffix is another one, or matplotlib is missing for a figure.
         """
-        ready_to_save(path)
-        if self._tracing:
-            raise UsageError("a trace of this session is being recorded already: end it first")
-        trace, self._tracing = Trace(), True
-        self._stats.watch(trace.part)
-        self._fleet.watch(trace.span)
-        try:
-            yield trace
-        finally:
-            self._stats.watch(None)
-            self._fleet.watch(None)
-            self._tracing = False
-            trace.save(path)
+        return self._view.trace(path)
+
+    def watch(self, settings: WatchSettings | None = None, **options: Any) -> Watch:
+        """Show and write down how the session fares, at each step of an optimizer, until it is closed:
+        nothing secret, losses neither (docs/observability.md). options: of `WatchSettings`.
+
+        Raises UsageError, UnsupportedError where a package is missing, OutsideError where a port is taken.
+        """
+        if self._closed:
+            raise UsageError("this session is closed: open a new one")
+        return self._view.watch((settings or WatchSettings()).with_options(**options))
+
+    def at_close(self, heed: Callable[[Report], None]) -> None:
+        """`heed` gets the report when the session is closed, in place of the red words on standard error."""
+        self._heed = heed
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def close(self) -> None:
         """Stop the workers. Protected models stay usable only after `unprotect`. Where a reply was false or
         a worker broke the protocol, standard error says so in red, and what to do."""
         if not self._closed:
             self._closed = True
+            self._view.close()
             self._weights.clear()
             self._fleet.close()
             report = self.report()
@@ -282,7 +283,7 @@ class Session:
             try:
                 self._journal.closed({name: getattr(report, name) for name in names})
             finally:
-                sound(report)
+                self._heed(report)
 
     def __enter__(self) -> Self:
         return self
