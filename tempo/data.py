@@ -56,11 +56,11 @@ class SealedDataset(Dataset[Any]):
         files     (relative path, bytes)
 
     key: or a function that gets it. transform: applied to each item. expected: name and least sequence that
-    are known beforehand. keep: bytes of opened segments that stay in memory, in each process; shuffled reading
-    opens a segment for each record unless they are as many as the file has.
+    are known beforehand. keep: bytes of opened segments that stay in memory, in each process; shuffled
+    reading opens a segment for each record unless they are as many as the file has.
 
-    A key is never pickled. So workers of a DataLoader are forked, or `key` is a function that can be pickled (one
-    of a module): each spawned worker calls it, to read a key file or to ask the vault.
+    A key is never pickled. So workers of a DataLoader are forked, or `key` is a function that can be pickled
+    (one of a module): each spawned worker calls it, to read a key file or to ask the vault.
     Raises as `SealedFile`; an altered record raises TamperedError when it is read.
     """
 
@@ -95,8 +95,8 @@ class SealedDataset(Dataset[Any]):
         path, key, transform, expected, keep = self._made_of
         if not callable(key):
             raise TypeError(
-                "a key never leaves its process in a pickle: fork the workers, or give SealedDataset a function "
-                "of a module that gets the key, which each worker calls"
+                "a key never leaves its process in a pickle: fork the workers, or give SealedDataset a "
+                "function of a module that gets the key, which each worker calls"
             )
         return _remade, (path, key, transform, expected, keep)
 

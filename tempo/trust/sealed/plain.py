@@ -2,8 +2,9 @@
 
     sealed bytes -> one buffer of BATCH segments, used again and again -> opened where they are wanted
 
-The file is copied before it is opened and never mapped: its memory may be the host's (a shared page cache), and
-AES-GCM passes over a segment twice, so what changes in between would be handed out unauthenticated.
+The file is copied before it is opened and never mapped: a mapped page may be the host's (virtiofs DAX), and
+AES-GCM may load a byte once for its tag and once to open it. What changes in between would be handed out
+unauthenticated.
 """
 
 from __future__ import annotations

@@ -1,0 +1,290 @@
+"""Suite `seal`: sealed data against AES-GCM alone, plain files and a memcpy, in turns in one run.
+
+    seal, open      AES-256-GCM of `tempo.trust.sealed`'s segments, from memory to memory
+        streamed    each segment once: the volume goes through memory, as that of a file must. The baseline
+        cached      one segment again and again: it never leaves the core's cache, and no file can be read so
+    read, write     plain files through the page cache; written to the page cache, and to the disk (fsync)
+    sealed          the same bytes through SealedWriter and SealedFile, by size of a record
+    loader          a DataLoader over SealedDataset
+
+Every figure is of the same volume of plain bytes: share = seconds of the baseline / seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from tempo.bench.result import SEAL_FIELDS, Result
+from tempo.bench.timing import Repeats, Spread, Work, interleaved
+from tempo.data import Memory, SealedDataset
+from tempo.errors import DataError
+from tempo.trust.sealed import DataKey, SealedFile, SealedWriter
+from tempo.trust.sealed.format import Field
+from tempo.trust.sealed.stream import SALT, SEGMENT, TAG, Segments
+
+Say = Callable[[str], None]
+
+_PIECE: Final = 256 << 10
+_SEED: Final = 20261123
+_REPEATS: Final = Repeats(least=3, most=5, seconds=60.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """volume: plain bytes of every figure; more than the caches. records: sizes in bytes. shuffled: records
+    read in random order, at most. workers: of the loaders."""
+
+    volume: int = 256 << 20
+    records: tuple[int, ...] = (3 << 10, 64 << 10, 1 << 20, 16 << 20)
+    shuffled: int = 4096
+    workers: tuple[int, ...] = (0, 2)
+    repeats: Repeats = _REPEATS
+
+
+FAST: Final = Settings(volume=32 << 20, records=(3 << 10, 1 << 20), shuffled=512, repeats=Repeats(1, 1, 0.0))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A row. baseline: names of the works of AES-GCM streamed, of it cached, and of the plain file."""
+
+    work: Work
+    op: str
+    how: str
+    record: int | None = None
+    volume: int = 0
+    aes: str | None = None
+    plain: str | None = None
+    prepare: Work | None = None
+
+
+def run(settings: Settings, say: Say = print) -> Result:
+    """Files are in the system's folder for temporary ones (TMPDIR), and are removed. Raises DataError where
+    they cannot be written."""
+    result = Result("seal", SEAL_FIELDS)
+    result.note(
+        "GB is 1e9 plain bytes; AES-GCM streamed is the baseline, since a file's bytes cross memory once"
+    )
+    result.note(
+        "written: in the page cache. durable: on the disk, by fsync; as every sealed file is in the end"
+    )
+    result.note("shuffled records open a segment of 64 KiB each, unless it is kept: `keep` of SealedDataset")
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tempo-bench-seal-")))
+            cases = dict(_cases(settings, folder, stack, say))
+        except OSError as error:
+            raise DataError(f"the bench's files cannot be written ({error.strerror})") from error
+        say(f"seal: {len(cases)} works in turns, {settings.volume >> 20} MiB each")
+        works = {name: case.work for name, case in cases.items()}
+        before = {name: case.prepare for name, case in cases.items() if case.prepare is not None}
+        taken = interleaved(works, settings.repeats, prepare=before)
+    for case, spread in zip(cases.values(), taken.values(), strict=True):
+        _add(result, settings, case, spread, cases, taken)
+    return result
+
+
+def _add(
+    result: Result,
+    settings: Settings,
+    case: _Case,
+    spread: Spread,
+    cases: dict[str, _Case],
+    taken: dict[str, Spread],
+) -> None:
+    volume = case.volume or settings.volume
+    rate = volume / spread.median
+
+    def share(name: str | None) -> float | None:
+        return None if name is None else rate * taken[name].median / (cases[name].volume or settings.volume)
+
+    result.add(
+        op=case.op,
+        how=case.how,
+        record_bytes=case.record,
+        bytes=volume,
+        seconds=spread.median,
+        gb_per_second=rate / 1e9,
+        share_of_aes_gcm=share(case.aes and f"{case.aes} streamed"),
+        share_of_cached_aes_gcm=share(case.aes and f"{case.aes} cached"),
+        share_of_plain=share(case.plain),
+        records_per_second=None if case.record is None else volume / case.record / spread.median,
+        seconds_min=spread.low,
+        seconds_max=spread.high,
+        repeats=spread.count,
+    )
+
+
+def _cases(settings: Settings, folder: Path, stack: ExitStack, say: Say) -> Iterator[tuple[str, _Case]]:
+    plain = np.random.default_rng(_SEED).integers(0, 256, settings.volume, np.uint8)
+    touched = np.zeros_like(plain)
+    yield "memcpy", _Case(lambda: np.copyto(touched, plain), "memcpy", "")
+    yield from _aes(plain.data, touched.data)
+    yield from _plain_file(folder, plain.data)
+    key = DataKey.generate()
+    for size in settings.records:
+        say(f"seal: a file with records of {size} bytes")
+        yield from _sealed(settings, folder, stack, key, plain, size)
+
+
+def _aes(plain: memoryview, out: memoryview) -> Iterator[tuple[str, _Case]]:
+    segments = Segments(DataKey.generate(), os.urandom(SALT), b"")
+    count, whole = len(plain) // SEGMENT, SEGMENT + TAG
+    sealed, one = memoryview(bytearray(count * whole)), memoryview(bytearray(SEGMENT))
+
+    def seal() -> None:
+        for i in range(count):
+            into = sealed[i * whole : (i + 1) * whole]
+            segments.seal_into(i, plain[i * SEGMENT : (i + 1) * SEGMENT], into, last=False)
+
+    def unseal() -> None:
+        for i in range(count):
+            part = sealed[i * whole : (i + 1) * whole]
+            segments.open_into(i, part, out[i * SEGMENT : (i + 1) * SEGMENT], last=False)
+
+    def seal_one() -> None:
+        # The nonce comes again, for the same bytes: nothing of it leaves this function.
+        for _ in range(count):
+            segments.seal_into(0, plain[:SEGMENT], sealed[:whole], last=False)
+
+    def open_one() -> None:
+        for _ in range(count):
+            segments.open_into(0, sealed[:whole], one, last=False)
+
+    yield "seal streamed", _Case(seal, "aes-gcm seal", "streamed", aes="seal")
+    yield "open streamed", _Case(unseal, "aes-gcm open", "streamed", aes="open")
+    yield "seal cached", _Case(seal_one, "aes-gcm seal", "cached", aes="seal")
+    yield "open cached", _Case(open_one, "aes-gcm open", "cached", aes="open")
+
+
+def _plain_file(folder: Path, plain: memoryview) -> Iterator[tuple[str, _Case]]:
+    kept, path, piece = folder / "kept", folder / "plain", memoryview(bytearray(_PIECE))
+    kept.write_bytes(plain)
+
+    def read() -> None:
+        with kept.open("rb", buffering=0) as file:
+            while file.readinto(piece):
+                pass
+
+    def write(*, durable: bool) -> None:
+        with path.open("wb", buffering=0) as file:
+            for at in range(0, len(plain), _PIECE):
+                file.write(plain[at : at + _PIECE])
+            if durable:
+                os.fsync(file.fileno())
+
+    remove = lambda: path.unlink(missing_ok=True)  # noqa: E731
+    yield "read", _Case(read, "plain read", "page cache", aes="open")
+    yield "write", _Case(lambda: write(durable=False), "plain write", "written", aes="seal", prepare=remove)
+    yield "durable", _Case(lambda: write(durable=True), "plain write", "durable", aes="seal", prepare=remove)
+
+
+def _sealed(
+    settings: Settings, folder: Path, stack: ExitStack, key: DataKey, array: Any, size: int
+) -> Iterator[tuple[str, _Case]]:
+    count = settings.volume // size
+    rows = array[: count * size].reshape(count, size)
+    kept, path = folder / f"{size}.tempo", folder / "new.tempo"
+    writers: list[SealedWriter] = []
+
+    def start(where: Path) -> SealedWriter:
+        return SealedWriter(where, key, kind="arrays", name="bench", fields=(Field("x", "|u1", (size,)),))
+
+    def fill(out: SealedWriter) -> None:
+        for row in rows:
+            out.add(row.data)
+
+    def prepare() -> None:
+        while writers:
+            writers.pop().discard()
+        path.unlink(missing_ok=True)
+
+    def write() -> None:
+        writers.append(start(path))
+        fill(writers[-1])
+
+    def durable() -> None:
+        with start(path) as out:
+            fill(out)
+
+    with start(kept) as out:
+        fill(out)
+    file = stack.enter_context(SealedFile(kept, key, allocate=Memory().allocate))
+    order = random.Random(_SEED).sample(range(count), min(count, settings.shuffled))  # noqa: S311 (an order)
+
+    def read(numbers: Any) -> None:
+        for number in numbers:
+            file.record(number)
+
+    volume, sealed = count * size, f"{size} "
+    of: dict[str, Any] = {"record": size, "volume": volume}
+    yield (
+        sealed + "write",
+        _Case(write, "sealed write", "written", aes="seal", plain="write", prepare=prepare, **of),
+    )
+    yield (
+        sealed + "durable",
+        _Case(durable, "sealed write", "durable", aes="seal", plain="durable", prepare=prepare, **of),
+    )
+    yield sealed + "verify", _Case(file.verify, "sealed read", "verify", aes="open", plain="read", **of)
+    yield (
+        sealed + "read",
+        _Case(lambda: read(range(count)), "sealed read", "in order", aes="open", plain="read", **of),
+    )
+    of["volume"] = len(order) * size
+    yield (
+        sealed + "shuffled",
+        _Case(lambda: read(order), "sealed read", "shuffled", aes="open", plain="read", **of),
+    )
+    if size == settings.records[0]:
+        yield from _loaders(settings, stack, key, kept, count, size)
+
+
+def _loaders(
+    settings: Settings, stack: ExitStack, key: DataKey, path: Path, count: int, size: int
+) -> Iterator[tuple[str, _Case]]:
+    for name, keep in (("", 4 << 20), (", all kept", settings.volume + SEGMENT)):
+        for workers in settings.workers:
+            data = SealedDataset(path, key, keep=keep)
+            stack.callback(data.close)
+            yield (
+                f"loader {workers}{name}",
+                _Case(
+                    _loading(data, workers),
+                    f"loader, {workers} workers",
+                    f"shuffled{name}",
+                    record=size,
+                    volume=count * size,
+                    aes="open",
+                ),
+            )
+
+
+def _loading(data: SealedDataset, workers: int) -> Work:
+    loader: Any = DataLoader(
+        data,
+        batch_size=256,
+        shuffle=True,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(_SEED),
+        multiprocessing_context="fork" if workers else None,
+    )
+
+    def work() -> None:
+        for _ in loader:
+            pass
+
+    return work
