@@ -42,7 +42,8 @@ class Memory:
         """As `tempo.trust.sealed.reader.Allocate`."""
         if os.getpid() != self._owner:
             self._pool, self._owner = Pool(_IDLE), os.getpid()
-        return memoryview(self._pool.empty((length,), torch.uint8).numpy())
+        memory: memoryview = self._pool.empty((length,), torch.uint8).numpy().data
+        return memory
 
 
 @final

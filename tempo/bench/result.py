@@ -53,7 +53,7 @@ INTEGRITY_FIELDS = (
     *("shape", "operands", "probes", "tolerances", "threshold", "expected", "row_checks", "products"),
     *("largest_ratio", "accuracy", "loss", "loss_difference", "rounds"),
 )
-#: Of suite seal. Shares: seconds of the baseline over seconds, for as many plain bytes.
+#: Of suite seal. Shares: plain bytes per second over those of the baseline, fastest runs.
 SEAL_FIELDS = (
     *("op", "how", "record_bytes", "bytes", "seconds", "gb_per_second", "share_of_aes_gcm"),
     *(
