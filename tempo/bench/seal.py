@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ def run(settings: Settings, say: Say = print) -> Result:
     result.note(
         "GB is 1e9 plain bytes; AES-GCM streamed is the baseline, since a file's bytes cross memory once"
     )
+    result.note(
+        "cpu_seconds: of this process, fastest run; without its loader's workers, and without waiting"
+    )
     result.note("seconds are medians; rates and shares are of the fastest run of each work")
     result.note(
         "written: in the page cache. durable: on the disk, by fsync; as every sealed file is in the end"
@@ -91,12 +95,30 @@ def run(settings: Settings, say: Say = print) -> Result:
         except OSError as error:
             raise DataError(f"the bench's files cannot be written ({error.strerror})") from error
         say(f"seal: {len(cases)} works in turns, {settings.volume >> 20} MiB each")
-        works = {name: case.work for name, case in cases.items()}
+        cpu: dict[str, list[float]] = {name: [] for name in cases}
+        works = {name: _counted(case.work, cpu[name]) for name, case in cases.items()}
         before = {name: case.prepare for name, case in cases.items() if case.prepare is not None}
         taken = interleaved(works, settings.repeats, prepare=before)
     for case, spread in zip(cases.values(), taken.values(), strict=True):
         _add(result, settings, case, spread, cases, taken)
+    for row, (name, case) in zip(result.rows, cases.items(), strict=True):
+        row["cpu_seconds"] = max(min(cpu[name]), 1e-9)  # the clock has steps
+        if case.aes is not None:
+            base = cases[f"{case.aes} streamed"]
+            alone = min(cpu[f"{case.aes} streamed"]) / (base.volume or settings.volume)
+            row["cpu_share_of_aes_gcm"] = alone * row["bytes"] / row["cpu_seconds"]
     return result
+
+
+def _counted(work: Work, seconds: list[float]) -> Work:
+    """Notes the processor's seconds of each run, of this process: what other tenants take is not in them."""
+
+    def run() -> None:
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+
+    return run
 
 
 def _add(
