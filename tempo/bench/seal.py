@@ -13,7 +13,6 @@ share = plain bytes per second / those of the baseline.
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 import time
@@ -28,16 +27,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from tempo.bench.result import SEAL_FIELDS, Result
+from tempo.bench.seal_alone import Case, aes_alone, plain_file
 from tempo.bench.timing import Repeats, Spread, Work, interleaved
 from tempo.data import Memory, SealedDataset
 from tempo.errors import DataError
 from tempo.trust.sealed import DataKey, SealedFile, SealedWriter
 from tempo.trust.sealed.format import Field
-from tempo.trust.sealed.stream import SALT, SEGMENT, TAG, Segments
+from tempo.trust.sealed.stream import SEGMENT
 
 Say = Callable[[str], None]
 
-_PIECE: Final = 256 << 10
 _SEED: Final = 20261123
 _REPEATS: Final = Repeats(least=3, most=5, seconds=60.0)
 
@@ -56,21 +55,6 @@ class Settings:
 
 
 FAST: Final = Settings(volume=32 << 20, records=(3 << 10, 1 << 20), shuffled=512, repeats=Repeats(1, 1, 0.0))
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A row. baseline: names of the works of AES-GCM streamed, of it cached, and of the plain file."""
-
-    work: Work
-    op: str
-    how: str
-    record: int | None = None
-    volume: int = 0
-    aes: str | None = None
-    plain: str | None = None
-    prepare: Work | None = None
 
 
 def run(settings: Settings, say: Say = print) -> Result:
@@ -124,9 +108,9 @@ def _counted(work: Work, seconds: list[float]) -> Work:
 def _add(
     result: Result,
     settings: Settings,
-    case: _Case,
+    case: Case,
     spread: Spread,
-    cases: dict[str, _Case],
+    cases: dict[str, Case],
     taken: dict[str, Spread],
 ) -> None:
     volume = case.volume or settings.volume
@@ -152,73 +136,21 @@ def _add(
     )
 
 
-def _cases(settings: Settings, folder: Path, stack: ExitStack, say: Say) -> Iterator[tuple[str, _Case]]:
+def _cases(settings: Settings, folder: Path, stack: ExitStack, say: Say) -> Iterator[tuple[str, Case]]:
     plain = np.random.default_rng(_SEED).integers(0, 256, settings.volume, np.uint8)
     touched = np.zeros_like(plain)
-    yield "memcpy", _Case(lambda: np.copyto(touched, plain), "memcpy", "")
-    yield from _aes(plain.data, touched.data)
-    yield from _plain_file(folder, plain.data)
+    yield "memcpy", Case(lambda: np.copyto(touched, plain), "memcpy", "")
+    yield from aes_alone(plain.data, touched.data)
+    yield from plain_file(folder, plain.data)
     key = DataKey.generate()
     for size in settings.records:
         say(f"seal: a file with records of {size} bytes")
         yield from _sealed(settings, folder, stack, key, plain, size)
 
 
-def _aes(plain: memoryview, out: memoryview) -> Iterator[tuple[str, _Case]]:
-    segments = Segments(DataKey.generate(), os.urandom(SALT), b"")
-    count, whole = len(plain) // SEGMENT, SEGMENT + TAG
-    sealed, one = memoryview(bytearray(count * whole)), memoryview(bytearray(SEGMENT))
-
-    def seal() -> None:
-        for i in range(count):
-            into = sealed[i * whole : (i + 1) * whole]
-            segments.seal_into(i, plain[i * SEGMENT : (i + 1) * SEGMENT], into, last=False)
-
-    def unseal() -> None:
-        for i in range(count):
-            part = sealed[i * whole : (i + 1) * whole]
-            segments.open_into(i, part, out[i * SEGMENT : (i + 1) * SEGMENT], last=False)
-
-    def seal_one() -> None:
-        # The nonce comes again, for the same bytes: nothing of it leaves this function.
-        for _ in range(count):
-            segments.seal_into(0, plain[:SEGMENT], sealed[:whole], last=False)
-
-    def open_one() -> None:
-        for _ in range(count):
-            segments.open_into(0, sealed[:whole], one, last=False)
-
-    yield "seal streamed", _Case(seal, "aes-gcm seal", "streamed", aes="seal")
-    yield "open streamed", _Case(unseal, "aes-gcm open", "streamed", aes="open")
-    yield "seal cached", _Case(seal_one, "aes-gcm seal", "cached", aes="seal")
-    yield "open cached", _Case(open_one, "aes-gcm open", "cached", aes="open")
-
-
-def _plain_file(folder: Path, plain: memoryview) -> Iterator[tuple[str, _Case]]:
-    kept, path, piece = folder / "kept", folder / "plain", memoryview(bytearray(_PIECE))
-    kept.write_bytes(plain)
-
-    def read() -> None:
-        with kept.open("rb", buffering=0) as file:
-            while file.readinto(piece):
-                pass
-
-    def write(*, durable: bool) -> None:
-        with path.open("wb", buffering=0) as file:
-            for at in range(0, len(plain), _PIECE):
-                file.write(plain[at : at + _PIECE])
-            if durable:
-                os.fsync(file.fileno())
-
-    remove = lambda: path.unlink(missing_ok=True)  # noqa: E731
-    yield "read", _Case(read, "plain read", "page cache", aes="open")
-    yield "write", _Case(lambda: write(durable=False), "plain write", "written", aes="seal", prepare=remove)
-    yield "durable", _Case(lambda: write(durable=True), "plain write", "durable", aes="seal", prepare=remove)
-
-
 def _sealed(
     settings: Settings, folder: Path, stack: ExitStack, key: DataKey, array: Any, size: int
-) -> Iterator[tuple[str, _Case]]:
+) -> Iterator[tuple[str, Case]]:
     count = settings.volume // size
     rows = array[: count * size].reshape(count, size)
     kept, path = folder / f"{size}.tempo", folder / "new.tempo"
@@ -257,21 +189,21 @@ def _sealed(
     of: dict[str, Any] = {"record": size, "volume": volume}
     yield (
         sealed + "write",
-        _Case(write, "sealed write", "written", aes="seal", plain="write", prepare=prepare, **of),
+        Case(write, "sealed write", "written", aes="seal", plain="write", prepare=prepare, **of),
     )
     yield (
         sealed + "durable",
-        _Case(durable, "sealed write", "durable", aes="seal", plain="durable", prepare=prepare, **of),
+        Case(durable, "sealed write", "durable", aes="seal", plain="durable", prepare=prepare, **of),
     )
-    yield sealed + "verify", _Case(file.verify, "sealed read", "verify", aes="open", plain="read", **of)
+    yield sealed + "verify", Case(file.verify, "sealed read", "verify", aes="open", plain="read", **of)
     yield (
         sealed + "read",
-        _Case(lambda: read(range(count)), "sealed read", "in order", aes="open", plain="read", **of),
+        Case(lambda: read(range(count)), "sealed read", "in order", aes="open", plain="read", **of),
     )
     of["volume"] = len(order) * size
     yield (
         sealed + "shuffled",
-        _Case(lambda: read(order), "sealed read", "shuffled", aes="open", plain="read", **of),
+        Case(lambda: read(order), "sealed read", "shuffled", aes="open", plain="read", **of),
     )
     if size == settings.records[0]:
         yield from _loaders(settings, stack, key, kept, count, size)
@@ -279,14 +211,14 @@ def _sealed(
 
 def _loaders(
     settings: Settings, stack: ExitStack, key: DataKey, path: Path, count: int, size: int
-) -> Iterator[tuple[str, _Case]]:
+) -> Iterator[tuple[str, Case]]:
     for name, keep in (("", 4 << 20), (", all kept", settings.volume + SEGMENT)):
         for workers in settings.workers:
             data = SealedDataset(path, key, keep=keep)
             stack.callback(data.close)
             yield (
                 f"loader {workers}{name}",
-                _Case(
+                Case(
                     _loading(data, workers),
                     f"loader, {workers} workers",
                     f"shuffled{name}",
