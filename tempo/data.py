@@ -7,9 +7,11 @@ loader = DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2)
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 import msgspec
 import numpy as np
@@ -17,10 +19,31 @@ import torch
 from torch.utils.data import Dataset
 
 from tempo.errors import UnsupportedError, UsageError
+from tempo.memory import Pool
 from tempo.trust.sealed.keys import DataKey, OwnerKey
-from tempo.trust.sealed.reader import Expected, SealedFile
+from tempo.trust.sealed.reader import KEEP, Expected, SealedFile
 
 __all__ = ["SealedDataset"]
+
+#: Bytes of idle blocks for records of 1 MiB and more.
+_IDLE: Final = 256 << 20
+
+
+@final
+class Memory:
+    """Where large records go: blocks that come back once their tensors are gone. A forked child has blocks of
+    its own."""
+
+    def __init__(self) -> None:
+        self._pool = Pool(_IDLE)
+        self._owner = os.getpid()
+
+    def allocate(self, length: int) -> memoryview:
+        """As `tempo.trust.sealed.reader.Allocate`."""
+        if os.getpid() != self._owner:
+            self._pool, self._owner = Pool(_IDLE), os.getpid()
+        memory: memoryview = self._pool.empty((length,), torch.uint8).numpy().data
+        return memory
 
 
 @final
@@ -33,20 +56,27 @@ class SealedDataset(Dataset[Any]):
         tensors   (name, tensor)
         files     (relative path, bytes)
 
-    transform: applied to each item. expected: name and least sequence that are known beforehand.
-    Workers of a DataLoader must be forked (the default on Linux up to Python 3.13): a key is never pickled.
+    key: or a function that gets it. transform: applied to each item. expected: name and least sequence that
+    are known beforehand. keep: bytes of opened segments that stay in memory, in each process; shuffled
+    reading opens a segment for each record unless they are as many as the file has.
+
+    A key is never pickled. So workers of a DataLoader are forked, or `key` is a function that can be pickled
+    (one of a module): each spawned worker calls it, to read a key file or to ask the vault.
     Raises as `SealedFile`; an altered record raises TamperedError when it is read.
     """
 
     def __init__(
         self,
         path: str | Path,
-        key: DataKey | OwnerKey,
+        key: DataKey | OwnerKey | Callable[[], DataKey | OwnerKey],
         *,
         transform: Callable[[Any], Any] | None = None,
         expected: Expected | None = None,
+        keep: int = KEEP,
     ) -> None:
-        self._file = SealedFile(Path(path), key, expected)
+        self._made_of = (Path(path), key, transform, expected, keep)
+        found = key() if callable(key) else key
+        self._file = SealedFile(Path(path), found, expected, keep=keep, allocate=Memory().allocate)
         self._transform = transform
         manifest = self._file.manifest
         if manifest.kind == "state":
@@ -60,6 +90,16 @@ class SealedDataset(Dataset[Any]):
             "tensors": self._named_tensor,
             "files": self._plain_file,
         }[manifest.kind]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What it was made of, for a spawned worker. Raises TypeError for a key: give a function."""
+        path, key, transform, expected, keep = self._made_of
+        if not callable(key):
+            raise TypeError(
+                "a key never leaves its process in a pickle: fork the workers, or give SealedDataset a "
+                "function of a module that gets the key, which each worker calls"
+            )
+        return _remade, (path, key, transform, expected, keep)
 
     def __len__(self) -> int:
         return len(self._file)
@@ -110,11 +150,24 @@ class SealedDataset(Dataset[Any]):
         return torch.from_numpy(rgb.copy()).permute(2, 0, 1).contiguous(), label
 
 
+def _remade(
+    path: Path,
+    key: Callable[[], DataKey | OwnerKey],
+    transform: Callable[[Any], Any] | None,
+    expected: Expected | None,
+    keep: int,
+) -> SealedDataset:
+    return SealedDataset(path, key, transform=transform, expected=expected, keep=keep)
+
+
 def _array(record: memoryview, at: int, dtype: str, shape: tuple[int, ...]) -> tuple[Any, int]:
+    """A tensor over the record's own memory, copied only where it would not be aligned; and its end."""
     if dtype == "bfloat16":
         bits, end = _array(record, at, "<i2", shape)
         return bits.view(torch.bfloat16), end
     kind = np.dtype(dtype)
-    count = int(np.prod(shape, dtype=np.int64))
-    array = np.frombuffer(record, kind, count, at).reshape(shape).copy()
+    count = prod(shape)
+    array = np.frombuffer(record, kind, count, at).reshape(shape)
+    if not array.flags.aligned:
+        array = array.copy()
     return cast(Any, torch.from_numpy(array)), at + count * kind.itemsize

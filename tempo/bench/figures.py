@@ -38,6 +38,12 @@ def draw(result: Result, folder: Path) -> list[Path]:
         from tempo.bench.curves import draw_curves
 
         return draw_curves(result, folder)
+    if result.suite == "seal":
+        path = folder / "bench-seal.png"
+        bars = [(_sealed(row), _seconds(row), str(row["how"])) for row in result.rows]
+        unit = "seconds for the row's bytes (whiskers: fastest, slowest)"
+        _bars(path, bars, unit, "Sealed data beside AES-GCM alone and plain files")
+        return [path]
     if result.suite == "frontier":
         path = folder / "bench-frontier.png"
         lines = result.extra.get("settings", [])
@@ -109,6 +115,12 @@ def _kernel(row: Row) -> str:
         _by(row["shape"]),
     ]
     what.append(None if row["dtype"] == "float32" else f"to {row['dtype']}")
+    return ", ".join(str(each) for each in what if each)
+
+
+def _sealed(row: Row) -> str:
+    record = row["record_bytes"] and f"records of {row['record_bytes']:,} B"
+    what = [row["op"], row["how"], record, f"{row['bytes'] / 1e6:,.0f} MB"]
     return ", ".join(str(each) for each in what if each)
 
 

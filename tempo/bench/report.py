@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tempo.bench.result import CHAOS_FIELDS, SERVE_FIELDS, Result, Row
+from tempo.bench.result import CHAOS_FIELDS, SEAL_FIELDS, SERVE_FIELDS, Result, Row
 
 #: Columns of the tables, by suite: what a reader looks at. Everything is in the JSON.
 _KERNELS = (
@@ -64,6 +64,12 @@ _TITLES = {
     "master_seconds": "master",
     "memcpy_ratio": "memcpys",
     "memcpy_seconds": "memcpy",
+    "gb_per_second": "GB/s",
+    "share_of_aes_gcm": "of AES-GCM",
+    "share_of_plain": "of plain",
+    "cpu_share_of_aes_gcm": "of its CPU",
+    "record_bytes": "record",
+    "records_per_second": "records/s",
 }
 
 
@@ -75,6 +81,7 @@ def columns(suite: str) -> tuple[str, ...]:
         "integrity": _INTEGRITY,
         "frontier": _FRONTIER,
         "serve": SERVE_FIELDS,
+        "seal": SEAL_FIELDS[:-3],
     }
     return fields.get(suite, _STEPS)
 
@@ -94,6 +101,11 @@ def short_columns(suite: str) -> tuple[str, ...]:
             return (
                 *("op", "dtype", "tamper", "tolerances", "relative_size", "trials", "detected", "checks"),
                 *("false_alarms", "accuracy"),
+            )
+        case "seal":
+            return (
+                *("op", "how", "record_bytes", "gb_per_second", "share_of_aes_gcm", "share_of_plain"),
+                *("cpu_share_of_aes_gcm", "records_per_second"),
             )
         case "frontier":
             return ("setting", "attack", "operand", "score", "chance", "undefended", "leakage", "cpu_ratio")

@@ -58,6 +58,12 @@ INTEGRITY_FIELDS = (
     *("shape", "operands", "probes", "tolerances", "threshold", "expected", "row_checks", "products"),
     *("largest_ratio", "accuracy", "loss", "loss_difference", "rounds"),
 )
+#: Of suite seal. Shares: plain bytes per second over those of the baseline, fastest runs.
+SEAL_FIELDS = (
+    *("op", "how", "record_bytes", "bytes", "seconds", "gb_per_second", "share_of_aes_gcm"),
+    *("share_of_cached_aes_gcm", "share_of_plain", "records_per_second"),
+    *("cpu_seconds", "cpu_share_of_aes_gcm", "seconds_min", "seconds_max", "repeats"),
+)
 MODES = ("tee-only", "unprotected", "tempo")
 
 _FLAGS = re.compile(r"sse4_2|avx\w*|fma|f16c|amx\w*|asimd\w*|sve\w*|bf16")

@@ -29,11 +29,15 @@ class SuiteName(StrEnum):
     integrity = "integrity"
     frontier = "frontier"
     serve = "serve"
+    seal = "seal"
 
 
 #: Suites without a protected step of their own here.
 _NO_STEP = frozenset(
-    {SuiteName.kernels, SuiteName.chaos, SuiteName.integrity, SuiteName.frontier, SuiteName.serve}
+    {
+        *(SuiteName.kernels, SuiteName.chaos, SuiteName.integrity, SuiteName.frontier),
+        *(SuiteName.serve, SuiteName.seal),
+    }
 )
 
 
@@ -73,7 +77,7 @@ def bench(
     seed: Annotated[int | None, typer.Option(min=0, help="chaos: of what fails when.")] = None,
 ) -> None:
     """Measure passes, layers, models, generation, a service, scaling or secrecy against baselines of the same
-    run; integrity; or whether training survives chaos. Exit 1: a promise was not kept."""
+    run; sealed data; integrity; or whether training survives chaos. Exit 1: a promise was not kept."""
     if find_spec("matplotlib") is None and (out or (trace and trace.suffix != ".json")):
         raise UsageError("pictures are drawn with matplotlib: pip install 'tempo-confidential[demo]'")
     import torch
@@ -133,6 +137,9 @@ def _given(
         if workers is not None or scheme is not None or arithmetic != "fp32":
             raise UsageError("bench frontier has settings of its own: no --workers, --scheme, --arithmetic")
         _attacking()
+    elif suite is SuiteName.seal:
+        if workers is not None or scheme is not None or arithmetic != "fp32":
+            raise UsageError("bench seal computes no product: without --workers, --scheme, --arithmetic")
     elif suite is SuiteName.kernels:
         if workers is not None or arithmetic != "fp32":
             raise UsageError(
@@ -160,7 +167,7 @@ def _given(
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
         ("only", only, {SuiteName.layers, SuiteName.integrity}),
-        ("budget_s", budget, set(SuiteName) - {SuiteName.crypto, SuiteName.chaos}),
+        ("budget_s", budget, set(SuiteName) - {SuiteName.crypto, SuiteName.chaos, SuiteName.seal}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),
         ("minutes", minutes, {SuiteName.chaos}),
@@ -185,6 +192,10 @@ def _run(suite: SuiteName, fast: bool, given: dict[str, Any], tracer: Tracer | N
             from tempo.bench import frontier  # needs the attacks' packages
 
             return frontier.run(replace(frontier.FAST if fast else frontier.Settings(), **given), say)
+        case SuiteName.seal:
+            from tempo.bench import seal
+
+            return seal.run(replace(seal.FAST if fast else seal.Settings(), **given), say)
         case SuiteName.kernels:
             return kernels.run(replace(kernels.FAST if fast else kernels.Settings(), **given), say)
         case SuiteName.layers:

@@ -17,6 +17,7 @@ from tempo.cli.vault_options import (
     Folder,
     From,
     Json,
+    KmsKey,
     Module,
     Name,
     Passphrase,
@@ -45,12 +46,14 @@ def init(
     name: Annotated[str, typer.Option(help="Of the vault and its audit log, such as example.org/vault.")],
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     pkcs11_token: Annotated[str | None, typer.Option(help="Label of the token.")] = None,
     pkcs11_key: Annotated[str, typer.Option(help="Label of the root key to make there.")] = "tempo-vault",
     as_json: Json = False,
 ) -> None:
-    """Make an empty vault. Its root key lies in a file under a passphrase, or in a PKCS #11 token."""
+    """Make an empty vault. Its root key lies in a file under a passphrase or a cloud's key, or in a token."""
     from tempo.trust.vault import PassphraseRoot, RootKey, Store
+    from tempo.trust.vault.kms import KmsRoot
     from tempo.trust.vault.pkcs11 import Pkcs11Root
     from tempo.trust.vault.root import ROOT_FILE
     from tempo.trust.vault.store import LOG_PUBLIC
@@ -59,14 +62,18 @@ def init(
         raise UsageError("--pkcs11-module and --pkcs11-token are given together")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: a vault is made in a new folder")
-    words = secret(passphrase_file, new=True)
+    if kms_key is not None and (passphrase_file is not None or pkcs11_module is not None):
+        raise UsageError("--kms-key needs neither a token nor a passphrase: the service knows who asks")
+    words = "" if kms_key is not None else secret(passphrase_file, new=True)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
         raise OutsideError(f"{folder} cannot be made ({error.strerror})") from error
     root: RootKey
-    if pkcs11_module is not None and pkcs11_token is not None:
+    if kms_key is not None:
+        root = KmsRoot.create(folder / ROOT_FILE, kms_key)
+    elif pkcs11_module is not None and pkcs11_token is not None:
         root = Pkcs11Root.create(folder / ROOT_FILE, pkcs11_module, pkcs11_token, pkcs11_key, words)
     else:
         root = PassphraseRoot.create(folder / ROOT_FILE, words.encode())
@@ -87,11 +94,12 @@ def add(
     expires: Expires = None,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Add a key, as version 1 of its name."""
     key = data_key(key_file)
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         store.add(name, key, moment(expires))
         _show_key("add", [r for r in key_rows(store.state(), store.now()) if r["key"] == name], as_json)
     if key_file is not None and not as_json:
@@ -106,11 +114,12 @@ def rotate(
     expires: Expires = None,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Give a key a new version. Older ones stay, for what was sealed with them: revoke them once none is."""
     key = data_key(key_file)
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         store.rotate(name, key, moment(expires))
         _show_key("rotate", [r for r in key_rows(store.state(), store.now()) if r["key"] == name], as_json)
 
@@ -125,6 +134,7 @@ def grant(
     expires: Expires = None,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Let machines that satisfy a signed policy have a key, all its versions."""
@@ -140,7 +150,7 @@ def grant(
         raise UsageError(f"{policy} and {signature_path(policy).name} beside it cannot be read") from error
     by = PolicyKey.load(signer)
     by.open(text, signature)
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         made = store.grant(name, text, client, moment(expires), by.name)
         rows = [r for r in grant_rows(store.state(), store.now()) if r["grant"] == made.number]
     if as_json:
@@ -158,12 +168,13 @@ def revoke(
     grant_number: Annotated[int | None, typer.Option("--grant", min=1, help="A grant instead.")] = None,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Never release a key again, or end a grant. A server that runs obeys before this command is done."""
     if (name is None) == (grant_number is None) or (name is None and version is not None):
         raise UsageError("name a key (and --version, if not all), or a --grant")
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         if grant_number is not None:
             store.revoke_grant(grant_number)
             rows = [r for r in grant_rows(store.state(), store.now()) if r["grant"] == grant_number]
@@ -184,10 +195,11 @@ def show(
     folder: Folder,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Show keys and grants; never a key itself."""
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         state, now = store.state(), store.now()
     keys, grants = key_rows(state, now), grant_rows(state, now)
     if as_json:
@@ -215,6 +227,7 @@ def serve(
     nonce_seconds: Annotated[int, typer.Option(min=1, max=600, help="For a master's evidence.")] = 60,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Release keys to attested masters, until SIGTERM or Ctrl-C."""
@@ -236,7 +249,7 @@ def serve(
         stderr().print(line, markup=False, soft_wrap=True)
 
     with (
-        open_store(folder, passphrase_file, pkcs11_module) as store,
+        open_store(folder, passphrase_file, pkcs11_module, kms_key) as store,
         Server(store, machines, settings, log) as server,
     ):
 

@@ -26,6 +26,9 @@ Passphrase = Annotated[
 Module = Annotated[
     Path | None, typer.Option("--pkcs11-module", help="Library of the token that holds the root key.")
 ]
+KmsKey = Annotated[
+    str | None, typer.Option("--kms-key", help="Id, ARN or alias of the AWS KMS key over the root key.")
+]
 Expires = Annotated[
     str | None, typer.Option(metavar="WHEN", help="30d (days), or 2027-01-31T00:00Z. [default: never]")
 ]
@@ -57,7 +60,7 @@ def secret(file: Path | None, *, new: bool = False) -> str:
     return text
 
 
-def open_root(folder: Path, passphrase: Path | None, module: Path | None) -> RootKey:
+def open_root(folder: Path, passphrase: Path | None, module: Path | None, kms_key: str | None) -> RootKey:
     from tempo.trust.vault import PassphraseRoot
     from tempo.trust.vault.pkcs11 import Pkcs11Root
     from tempo.trust.vault.root import ROOT_FILE
@@ -65,16 +68,22 @@ def open_root(folder: Path, passphrase: Path | None, module: Path | None) -> Roo
     path = folder / ROOT_FILE
     if not path.is_file():
         raise UsageError(f"there is no vault in {folder}: tempo vault init {folder}")
+    if kms_key is not None:
+        from tempo.trust.vault.kms import KmsRoot
+
+        if module is not None or passphrase is not None:
+            raise UsageError("--kms-key needs neither a token nor a passphrase: the service knows who asks")
+        return KmsRoot.open(path, kms_key)
     words = secret(passphrase)
     if module is not None:
         return Pkcs11Root.open(path, module, words)
     return PassphraseRoot.open(path, words.encode())
 
 
-def open_store(folder: Path, passphrase: Path | None, module: Path | None) -> Store:
+def open_store(folder: Path, passphrase: Path | None, module: Path | None, kms_key: str | None) -> Store:
     from tempo.trust.vault import Store
 
-    return Store.open(folder, open_root(folder, passphrase, module))
+    return Store.open(folder, open_root(folder, passphrase, module, kms_key))
 
 
 def moment(text: str | None) -> int | None:

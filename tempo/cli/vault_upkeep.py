@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from tempo.cli.output import document, print_json, stderr, stdout, table
-from tempo.cli.vault_options import Folder, Json, Module, Passphrase, open_store, secret
+from tempo.cli.vault_options import Folder, Json, KmsKey, Module, Passphrase, open_store, secret
 from tempo.errors import OutsideError, UsageError
 
 
@@ -47,12 +47,13 @@ def sealed(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Sealed files, or folders of them.")],
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Show which sealed files stand under which key, and what became of that key. Reads no data."""
     from tempo.trust.vault.upkeep import sealed_under
 
-    with open_store(folder, passphrase_file, pkcs11_module) as store:
+    with open_store(folder, passphrase_file, pkcs11_module, kms_key) as store:
         now = store.now()
         found = sealed_under(store.state(), paths)
     rows: list[dict[str, Any]] = []
@@ -81,6 +82,7 @@ def reseal(
     ] = None,
     passphrase_file: Passphrase = None,
     pkcs11_module: Module = None,
+    kms_key: KmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Seal a file anew, under the newest version of its key. The old file stays, for you to remove."""
@@ -89,7 +91,7 @@ def reseal(
 
     recipient = None if to is None else Recipient.load(to)
     with (
-        open_store(folder, passphrase_file, pkcs11_module) as store,
+        open_store(folder, passphrase_file, pkcs11_module, kms_key) as store,
         Progress(console=stderr(), transient=True) as bar,
     ):
         task = bar.add_task("Sealing anew", total=None)

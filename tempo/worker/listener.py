@@ -13,12 +13,8 @@ master alone, give one place.
 from __future__ import annotations
 
 import contextlib
-import os
-import random
-import selectors
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,21 +23,19 @@ from typing import final
 
 import torch
 
-from tempo.errors import OutsideError, UsageError, WorkerError
+from tempo.errors import OutsideError, UsageError
 from tempo.wire import Channel, Endpoint, Request, TlsFiles, TlsRefused, Why, decode_request, limits
+from tempo.wire.acceptor import Acceptor, Peer, Service
 from tempo.wire.frame import let_it_read
-from tempo.wire.renewal import Renewal
-from tempo.wire.tls import handshake, wrap
+from tempo.wire.tls import handshake
 from tempo.worker.executor import Executor
 from tempo.worker.malicious import Lie, MaliciousWorker
 from tempo.worker.recorder import DEFAULT_MAX_BYTES, Recorder, Recording
 from tempo.worker.server import send_result, serve, turn_away
 
-_POLL_S = 0.02
 #: TLS alert "protocol version": tells a peer without TLS what this side speaks. OpenSSL sends it nothing.
 #: Twice, so that it fills the prefix of a frame.
 _ALERT = 2 * bytes.fromhex("15030100020246")
-_PAUSE_S = 0.1  # after accept failed: out of descriptors, say
 
 
 @final
@@ -75,29 +69,7 @@ class ListenSettings:
 
 
 @final
-class _Peer:
-    """A connection. Its own thread alone touches it, but for `cut`, `idle` and what `serve` reads."""
-
-    def __init__(self, sock: socket.socket, number: int, where: str) -> None:
-        self.sock = sock
-        self.number = number
-        self.where = where
-        self.channel: Channel[Request] | None = None
-        self.recording: Recording | None = None
-
-    @property
-    def idle(self) -> bool:
-        return self.channel is None or self.channel.idle
-
-    def cut(self) -> None:
-        if self.channel is not None:
-            return self.channel.close()
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-
-
-@final
-class Listener:
+class Listener(Service):
     """Listens once made; `serve` returns after `stop`, which any thread or signal handler may call.
 
     log: gets one line per connection that began, ended or was refused, in words of ours.
@@ -106,91 +78,57 @@ class Listener:
     def __init__(self, settings: ListenSettings, log: Callable[[str], None] = lambda line: None) -> None:
         self._settings = settings
         self._log = log
-        self._renewal = Renewal(settings.tls, "worker") if settings.tls else None
-        self._context = settings.tls.context("worker") if settings.tls else None
         self._recorder = Recorder(settings.record, settings.record_bytes) if settings.record else None
+        self._recordings: dict[int, Recording] = {}  # by connection; each thread has its own entry
         self._share = settings.memory // settings.max_connections
         _try_device(settings.device)
-        self._places = threading.Semaphore(settings.max_connections)
-        self._lock = threading.Lock()  # guards the two below
-        self._greeting: list[_Peer] = []
-        self._peers: set[_Peer] = set()
-        self._count = 0
-        self._stopping = False
-        self._wake_out, self._wake_in = os.pipe()
-        self._sock = settings.endpoint.listen()
-        self._sock.setblocking(False)
-        self.endpoint = settings.endpoint.bound(self._sock)
+        self._acceptor = Acceptor(
+            settings.endpoint,
+            settings.tls,
+            "worker",
+            max_handshakes=limits.MAX_HANDSHAKES,
+            places=settings.max_connections,
+            name="tempo-connection",
+            log=log,
+        )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """With the port that the system chose."""
+        return self._acceptor.endpoint
 
     def serve(self) -> None:
         """Accept until `stop`, then let frames under way end, then close everything."""
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._sock, selectors.EVENT_READ)
-                selector.register(self._wake_out, selectors.EVENT_READ)
-                while not self._stopping:
-                    selector.select()
-                    if not self._stopping:
-                        self._accept()
-        finally:
-            self._stopping = True
-            self._sock.close()
-            self.endpoint.unlink()
-            self._wind_down()
-            os.close(self._wake_out)
-            os.close(self._wake_in)
+        self._acceptor.serve(self, self._settings.grace_s)
 
     def stop(self) -> None:
-        if not self._stopping:
-            self._stopping = True
-            with contextlib.suppress(OSError):
-                os.write(self._wake_in, b"x")
+        self._acceptor.stop()
 
-    def _accept(self) -> None:
+    def attend(self, peer: Peer) -> None:
         try:
-            sock, address = self._sock.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._log(f"cannot accept a connection ({error.strerror})")
-            return time.sleep(_PAUSE_S)
-        self._count += 1
-        where = str(address[0]) if isinstance(address, tuple) else "this machine"
-        if self._context is not None and self._renewal is not None:
-            try:
-                self._context = self._renewal.of(self._context)
-                sock = wrap(sock, self._context, "worker")
-            except WorkerError as error:
-                self._log(f"connection {self._count} from {where}: refused: {error}")
-                return sock.close()
-        peer = _Peer(sock, self._count, where)
-        with self._lock:
-            if len(self._greeting) >= limits.MAX_HANDSHAKES:
-                victim = random.SystemRandom().choice(self._greeting)
-                self._greeting.remove(victim)
-                victim.cut()
-            self._greeting.append(peer)
-            self._peers.add(peer)
-        try:
-            threading.Thread(target=self._run, args=(peer,), name="tempo-connection", daemon=True).start()
-        except RuntimeError:  # no more threads
-            self._forget(peer)
-
-    def _run(self, peer: _Peer) -> None:
-        try:
-            peer.sock.setblocking(True)
-            self.endpoint.accepted(peer.sock)
             if self._recorder is not None:
-                peer.recording = self._recorder.connection(peer.number)
-            self._tell(peer, "connected")
+                self._recordings[peer.number] = self._recorder.connection(peer.number)
+            self.tell(peer, "connected")
             self._attend(peer)
-        except (WorkerError, OutsideError, OSError) as error:
-            words = error.strerror if isinstance(error, OSError) else error
-            self._tell(peer, f"refused: {words}")
-        finally:
-            self._forget(peer)
+        except OutsideError as error:
+            self.tell(peer, f"refused: {error}")
 
-    def _attend(self, peer: _Peer) -> None:
+    def at_rest(self, peer: Peer) -> bool:
+        return peer.channel is None or peer.channel.idle
+
+    def failed(self, peer: Peer, error: BaseException) -> None:
+        raise error  # a fault of ours: this thread says where, the others go on
+
+    def left(self, peer: Peer) -> None:
+        if recording := self._recordings.pop(peer.number, None):
+            recording.close()
+
+    def tell(self, peer: Peer, what: str) -> None:
+        if recording := self._recordings.get(peer.number):
+            recording.note(f"{peer.where}: {what}")
+        self._log(f"connection {peer.number} from {peer.where}: {what}")
+
+    def _attend(self, peer: Peer) -> None:
         try:
             name = self._secure(peer)
         except TlsRefused as refused:
@@ -203,66 +141,35 @@ class Listener:
                 let_it_read(peer.sock)
             raise
         channel = self._channel(peer)
-        if not self._places.acquire(blocking=False):
-            self._tell(peer, f"refused: all {self._settings.max_connections} connections are taken")
+        place = self._acceptor.place()
+        if place is None:
+            self.tell(peer, f"refused: all {self._settings.max_connections} connections are taken")
             return turn_away(channel, "busy", limits.HANDSHAKE_SECONDS)
         try:
-            self._greeted(peer)
-            self._tell(peer, f"serves {name}")
+            self._acceptor.greeted(peer)
+            self.tell(peer, f"serves {name}")
             executor = Executor(self._settings.device, self._share)
             lie = self._settings.unsafe_lie
             answer = send_result if lie is None else MaliciousWorker(channel, executor, lie).answer
             stopping = self._is_stopping
             hello_s = limits.HANDSHAKE_SECONDS
-            self._tell(peer, serve(channel, executor, answer, hello_s=hello_s, stopping=stopping))
+            self.tell(peer, serve(channel, executor, answer, hello_s=hello_s, stopping=stopping))
         finally:
-            self._places.release()
+            place.leave()
 
     def _is_stopping(self) -> bool:
-        return self._stopping
+        return self._acceptor.stopping
 
-    def _secure(self, peer: _Peer) -> str:
+    def _secure(self, peer: Peer) -> str:
         if not isinstance(peer.sock, ssl.SSLSocket):
             return "a master that is not identified"
         return handshake(peer.sock, "worker", deadline=time.monotonic() + limits.HANDSHAKE_SECONDS)
 
-    def _channel(self, peer: _Peer) -> Channel[Request]:
-        tap = peer.recording.tap if peer.recording is not None else None
-        peer.channel = Channel(peer.sock, decode_request, tap)
-        return peer.channel
-
-    def _greeted(self, peer: _Peer) -> None:
-        with self._lock, contextlib.suppress(ValueError):
-            self._greeting.remove(peer)
-
-    def _forget(self, peer: _Peer) -> None:
-        self._greeted(peer)
-        with self._lock:
-            self._peers.discard(peer)
-        if peer.recording is not None:
-            peer.recording.close()
-        with contextlib.suppress(OSError):
-            peer.sock.close()
-
-    def _wind_down(self) -> None:
-        until = time.monotonic() + self._settings.grace_s
-        while peers := self._living():
-            late = time.monotonic() > until
-            for peer in peers:
-                if late or peer.idle:
-                    peer.cut()
-            if time.monotonic() > until + self._settings.grace_s:
-                return  # a kernel that does not end: its thread is a daemon
-            time.sleep(_POLL_S)
-
-    def _living(self) -> list[_Peer]:
-        with self._lock:
-            return list(self._peers)
-
-    def _tell(self, peer: _Peer, what: str) -> None:
-        if peer.recording is not None:
-            peer.recording.note(f"{peer.where}: {what}")
-        self._log(f"connection {peer.number} from {peer.where}: {what}")
+    def _channel(self, peer: Peer) -> Channel[Request]:
+        recording = self._recordings.get(peer.number)
+        channel = Channel(peer.sock, decode_request, recording.tap if recording is not None else None)
+        peer.channel = channel
+        return channel
 
 
 def _try_device(device: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tempo.errors import DataError, TamperedError, UsageError
 from tempo.kernels.hidden import Hidden
@@ -25,10 +26,22 @@ from tempo.trust.sealed.format import (
     unpack_manifest,
 )
 from tempo.trust.sealed.keys import DataKey, OwnerKey
-from tempo.trust.sealed.stream import SEGMENT, TAG, Segments
+from tempo.trust.sealed.plain import PlainStream
+from tempo.trust.sealed.stream import SEGMENT, Segments
 
-#: Opened segments that are kept, 4 MiB: batches of neighbours, and the index.
-_KEPT: Final = 64
+#: Default of `keep`: batches of neighbours.
+KEEP: Final = 4 << 20
+#: Entries of the index that are decoded at once, 64 KiB of them, and how many such blocks stay (16 MiB).
+_BLOCK: Final = 8192
+_BLOCKS: Final = 256
+
+#: Memory for so many bytes, the caller's own and writable; contents do not matter.
+Allocate = Callable[[int], memoryview]
+
+
+def fresh(length: int) -> memoryview:
+    """From the system, each time anew."""
+    return np.empty(length, np.uint8).data
 
 
 @final
@@ -45,33 +58,49 @@ class Expected:
 class SealedFile(Hidden):
     """Opened; the end of the file is verified, the rest when it is read. `verify` reads all of it.
 
-    One thread at a time; a forked DataLoader worker may use its copy, since reading moves no file position.
+    keep: bytes of opened segments that stay in memory; with as many as the file has, each is opened once.
+    allocate: memory for records. One thread at a time; a forked DataLoader worker may use its copy, since
+    reading moves no file position.
     Raises UsageError for the wrong key, TamperedError for what was altered, cut, or taken back, DataError
     where it cannot be read.
     """
 
-    def __init__(self, path: Path, key: DataKey | OwnerKey, expected: Expected | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: DataKey | OwnerKey,
+        expected: Expected | None = None,
+        *,
+        keep: int = KEEP,
+        allocate: Allocate = fresh,
+    ) -> None:
+        if keep < 0:
+            raise UsageError(f"bytes that are kept are none or more, not {keep}")
         self._path = path
-        self._sealed = bytearray(SEGMENT + TAG)
-        self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._allocate = allocate
+        self._ends: dict[int, NDArray[np.int64]] = {}
         try:
-            self._fd: int | None = os.open(path, os.O_RDONLY)
+            fd = os.open(path, os.O_RDONLY)
         except OSError as error:
-            self._fd = None
             raise DataError(f"{path} cannot be read ({error.strerror})") from error
         try:
-            self._open(key, expected or Expected())
+            self._plain = self._opened(fd, key, keep)
+            self.manifest = self._read_manifest()
+            if self.manifest.records * OFFSET > self._index_end:
+                raise TamperedError(f"{self._path}: its index does not fit it")
+            self._index = self._index_end - self.manifest.records * OFFSET
+            self._expect(expected or Expected())
         except BaseException:
-            self.close()
+            os.close(fd)
             raise
 
-    def _open(self, key: DataKey | OwnerKey, expected: Expected) -> None:
-        head = self._pread(HEAD, 0)
+    def _opened(self, fd: int, key: DataKey | OwnerKey, keep: int) -> PlainStream:
+        head = self._pread(fd, HEAD, 0)
         try:
             length = header_length(head)
         except UsageError as error:
             raise UsageError(f"{self._path}: {error}") from error
-        body = self._pread(length, HEAD)
+        body = self._pread(fd, length, HEAD)
         header = unpack_header(body)
         if header.key != key.name:
             raise UsageError(f"{self._path} is sealed under the key {header.key}; this is the key {key.name}")
@@ -81,27 +110,18 @@ class SealedFile(Hidden):
             inner = key
         else:
             raise TamperedError(f"the header of {self._path} is damaged")
-        self._segments = Segments(inner, header.salt, head + body)
-        self._start = HEAD + length
-        size = os.fstat(self._fileno()).st_size - self._start
-        self._count = -(-size // (SEGMENT + TAG))
-        if self._count < 1 or size - (self._count - 1) * (SEGMENT + TAG) < TAG:
-            raise TamperedError(f"{self._path} was cut: it ends within a segment")
-        self._length = size - self._count * TAG
-        self.manifest = self._read_manifest()
-        if self.manifest.records * OFFSET > self._index_end:
-            raise TamperedError(f"{self._path}: its index does not fit it")
-        self._index = self._index_end - self.manifest.records * OFFSET
-        self._expect(expected)
+        segments = Segments(inner, header.salt, head + body)
+        start = HEAD + length
+        return PlainStream(self._path, fd, segments, start, os.fstat(fd).st_size - start, keep)
 
     def _read_manifest(self) -> Manifest:
-        if self._length < END:
+        if self._plain.length < END:
             raise TamperedError(f"{self._path} was cut: it has no manifest")
-        tail = self.read(self._length - END, END)
+        tail = self.read(self._plain.length - END, END)
         if int.from_bytes(tail[4:], "big") != VERSION:
             raise TamperedError(f"{self._path}: its end is not of its version")
         length = int.from_bytes(tail[:4], "big")
-        self._index_end = self._length - END - length
+        self._index_end = self._plain.length - END - length
         if length > MAX_MANIFEST or self._index_end < 0:
             raise TamperedError(f"{self._path}: its manifest does not fit it")
         return unpack_manifest(self.read(self._index_end, length))
@@ -123,43 +143,49 @@ class SealedFile(Hidden):
 
     def record(self, number: int) -> memoryview:
         """Memory of the caller's own. Raises IndexError, TamperedError."""
-        if not 0 <= number < len(self):
+        if not 0 <= number < self.manifest.records:
             raise IndexError(f"record {number} of {len(self)}")
-        first = max(0, number - 1)
-        raw = bytes(self.read(self._index + first * OFFSET, (number - first + 1) * OFFSET))
-        end = int.from_bytes(raw[-OFFSET:], "big")
-        start = int.from_bytes(raw[:OFFSET], "big") if number else 0
-        if not start <= end <= self._index:
+        block, at = divmod(number, _BLOCK)
+        ends = self._ends.get(block)
+        if ends is None:
+            ends = self._read_ends(block)
+        start, end = int(ends[at]), int(ends[at + 1])
+        if not 0 <= start <= end <= self._index:
             raise TamperedError(f"{self._path}: the index of record {number} does not fit the file")
+        segment, skip = divmod(start, SEGMENT)
+        if end - start <= SEGMENT - skip and end - start < SEGMENT:
+            return memoryview(bytearray(self._plain.segment(segment)[skip : skip + end - start]))
         return self.read(start, end - start)
 
     def read(self, start: int, length: int) -> memoryview:
-        """Plain bytes of the stream. Segments that are wanted whole are opened where they are wanted.
-        Raises TamperedError."""
-        out = np.empty(max(length, 0), np.uint8).data.cast("B")
-        at = 0
-        while at < length:
-            number, skip = divmod(start + at, SEGMENT)
-            count = min(length - at, SEGMENT - skip)
-            if count == SEGMENT and number not in self._kept:
-                self._open_segment(number, out[at : at + count])
-            else:
-                out[at : at + count] = self._segment(number)[skip : skip + count]
-            at += count
+        """Plain bytes of the stream, in memory of the caller's own. Raises TamperedError."""
+        out = self._allocate(length)
+        self._plain.read_into(start, out)
         return out
 
     def verify(self) -> None:
         """Read everything once. Raises TamperedError."""
-        scratch = memoryview(bytearray(SEGMENT))
-        for number in range(self._count):
-            self._open_segment(number, scratch)
+        self._plain.verify()
 
     def close(self) -> None:
         """May be called again."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-        self._kept.clear()
+        self._plain.close()
+        self._ends.clear()
+
+    def _read_ends(self, block: int) -> NDArray[np.int64]:
+        """Where the records of a block end, the end of the one before first: entries _BLOCK * block - 1 and
+        those that follow."""
+        first = block * _BLOCK
+        last = min(first + _BLOCK, self.manifest.records)
+        before = min(first, 1)
+        raw = self.read(self._index + (first - before) * OFFSET, (last - first + before) * OFFSET)
+        # An end beyond 2^63 turns negative, which no record may have.
+        found = np.frombuffer(raw, ">u8").astype(np.uint64).view(np.int64)
+        ends = found if before else np.concatenate([np.zeros(1, np.int64), found])
+        if len(self._ends) >= _BLOCKS:
+            self._ends.pop(next(iter(self._ends)))
+        self._ends[block] = ends
+        return ends
 
     def __enter__(self) -> Self:
         return self
@@ -169,41 +195,8 @@ class SealedFile(Hidden):
     ) -> None:
         self.close()
 
-    def _segment(self, number: int) -> memoryview:
-        kept = self._kept.get(number)
-        if kept is not None:
-            self._kept.move_to_end(number)
-            return kept
-        oldest = (
-            self._kept.popitem(last=False)[1] if len(self._kept) >= _KEPT else memoryview(bytearray(SEGMENT))
-        )
-        self._open_segment(number, oldest)
-        self._kept[number] = oldest
-        return oldest
-
-    def _open_segment(self, number: int, out: memoryview) -> None:
-        """Into the beginning of `out`."""
-        last = number == self._count - 1
-        length = (self._length - (self._count - 1) * SEGMENT) if last else SEGMENT
-        sealed = memoryview(self._sealed)[: length + TAG]
+    def _pread(self, fd: int, length: int, at: int) -> bytes:
         try:
-            found = os.preadv(self._fileno(), [sealed], self._start + number * (SEGMENT + TAG))
+            return os.pread(fd, length, at)
         except OSError as error:
             raise DataError(f"{self._path} cannot be read ({error.strerror})") from error
-        if found != len(sealed):
-            raise TamperedError(f"{self._path}: segment {number} was cut")
-        try:
-            self._segments.open_into(number, sealed, out[:length], last=last)
-        except TamperedError as error:
-            raise TamperedError(f"{self._path}: {error}") from error
-
-    def _pread(self, length: int, at: int) -> bytes:
-        try:
-            return os.pread(self._fileno(), length, at)
-        except OSError as error:
-            raise DataError(f"{self._path} cannot be read ({error.strerror})") from error
-
-    def _fileno(self) -> int:
-        if self._fd is None:
-            raise UsageError(f"{self._path} is closed: open it again")
-        return self._fd

@@ -40,9 +40,9 @@ class Segments(Hidden):
         raw = HKDF(SHA256(), 32, salt, info).derive(key.unsafe_bytes())
         self._cipher = AESGCM(raw)
 
-    def seal_into(self, number: int, plain: memoryview, out: bytearray, *, last: bool) -> int:
-        """Bytes written to `out`. Each number once."""
-        self._cipher.encrypt_into(_nonce(number, last=last), plain, None, memoryview(out)[: len(plain) + TAG])
+    def seal_into(self, number: int, plain: memoryview, out: memoryview, *, last: bool) -> int:
+        """Bytes written to the beginning of `out`. Each number once."""
+        self._cipher.encrypt_into(_nonce(number, last=last), plain, None, out[: len(plain) + TAG])
         return len(plain) + TAG
 
     def open_into(self, number: int, sealed: memoryview, out: memoryview, *, last: bool) -> None:

@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, final
@@ -86,9 +86,12 @@ class Exchange(Hidden):
         self._rates = rates
         self._nonce_s = nonce_s
 
-    def serve(self, channel: Channel[Request], client: str) -> str:
-        """What came of it, in words of ours. Raises WorkerError where the master is gone or breaks the
-        protocol, OutsideError or TamperedError where the vault cannot go on."""
+    def serve(self, channel: Channel[Request], client: str, leave: Callable[[], None]) -> str:
+        """What came of it, in words of ours. leave: called before the last message is sent.
+
+        Raises WorkerError where the master is gone or breaks the protocol, OutsideError or TamperedError
+        where the vault cannot go on.
+        """
         asked: Ask | None = None
         try:
             self._check_rate(client)
@@ -99,14 +102,17 @@ class Exchange(Hidden):
             reply = self._release(client, asked, attest, nonce)
         except Refusal as refusal:
             self._refuse(client, asked, refusal)
+            leave()
             _send(channel, Denied(refusal.code, _told(refusal.step)))
             return f"refused: {refusal.code} {_told(refusal.step)}".rstrip()
         except DeadlinePassed:
             raise
         except ProtocolError:
             self._refuse(client, asked, Refusal("malformed"))
+            leave()
             _send(channel, Denied("malformed"))
             raise
+        leave()
         _send(channel, reply)
         return f"released version {reply.key_version} of {asked.key}"
 

@@ -52,6 +52,26 @@ class RootKey(Hidden):
         return
 
 
+@final
+class WrapsHere(Hidden):
+    """A root key in this process's memory: what the kinds of them that lie there have in common."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._cipher = AESGCM(raw)
+
+    def wrap(self, secret: bytes, about: bytes) -> bytes:
+        """As RootKey.wrap."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret, about)
+
+    def unwrap(self, wrapped: bytes, about: bytes) -> bytes:
+        """As RootKey.unwrap."""
+        try:
+            return self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], about)
+        except (InvalidTag, ValueError):
+            raise NotWrappedHere from None
+
+
 class _Cost(Struct, frozen=True, forbid_unknown_fields=True):
     """Bounded, so that an altered file cannot take all memory."""
 
@@ -78,7 +98,7 @@ class PassphraseRoot(RootKey):
     """In a file, sealed with a passphrase; in memory while the vault is open."""
 
     def __init__(self, raw: bytes) -> None:
-        self._cipher = AESGCM(raw)
+        self._here = WrapsHere(raw)
 
     @classmethod
     def create(cls, path: Path, passphrase: bytes) -> PassphraseRoot:
@@ -110,14 +130,10 @@ class PassphraseRoot(RootKey):
             raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
 
     def wrap(self, secret: bytes, about: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, secret, about)
+        return self._here.wrap(secret, about)
 
     def unwrap(self, wrapped: bytes, about: bytes) -> bytes:
-        try:
-            return self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], about)
-        except (InvalidTag, ValueError):
-            raise NotWrappedHere from None
+        return self._here.unwrap(wrapped, about)
 
 
 class NotWrappedHere(TamperedError):

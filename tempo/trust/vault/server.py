@@ -12,7 +12,7 @@ from typing import Final, Self, final
 from tempo.errors import OutsideError, TamperedError, UsageError, WorkerError
 from tempo.kernels.hidden import Hidden
 from tempo.trust.ledger import Kind
-from tempo.trust.vault.acceptor import Acceptor
+from tempo.trust.vault.acceptor import Masters
 from tempo.trust.vault.appraise import Appraiser
 from tempo.trust.vault.exchange import MESSAGE_S, Exchange
 from tempo.trust.vault.protocol import MAX_NONCE_S, Code, Denied, Request
@@ -66,7 +66,7 @@ class Server(Hidden):
         self._rates = Rates(settings.client_rate, settings.rate)
         self._exchange = Exchange(store, self._journal, appraiser, self._rates, settings.nonce_s)
         try:
-            self._acceptor = Acceptor(
+            self._acceptor = Masters(
                 settings.endpoint,
                 settings.tls,
                 settings.max_connections,
@@ -103,9 +103,9 @@ class Server(Hidden):
     ) -> None:
         self._journal.close()
 
-    def _attend(self, channel: Channel[Request], client: str) -> str:
+    def _attend(self, channel: Channel[Request], client: str, leave: Callable[[], None]) -> str:
         try:
-            return self._exchange.serve(channel, client)
+            return self._exchange.serve(channel, client, leave)
         except WorkerError:
             raise
         except (OutsideError, TamperedError):

@@ -45,7 +45,7 @@ def test_suites_and_defaults() -> None:
         "seed": None,
     }
     measured = ["kernels", "layers", "paper", "generate", "crypto", "scale"]
-    assert list(SuiteName) == [*measured, "chaos", "integrity", "frontier", "serve"]
+    assert list(SuiteName) == [*measured, "chaos", "integrity", "frontier", "serve", "seal"]
 
 
 def test_json_is_alone_on_standard_output(tiny: None, tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ from tempo.trust.vault import root
 
 pytestmark = pytest.mark.security
 
-COMMON = {"--passphrase-file", "--pkcs11-module", "--json"}
+COMMON = {"--passphrase-file", "--pkcs11-module", "--kms-key", "--json"}
 OPTIONS = {
     "init": COMMON | {"--name", "--pkcs11-token", "--pkcs11-key"},
     "add": COMMON | {"--from", "--expires"},

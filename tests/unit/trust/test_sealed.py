@@ -80,7 +80,7 @@ def test_a_frozen_segment():
     expected = AESGCM(derived).encrypt(bytes(7) + b"\x00\x00\x00\x05\x01", b"plain", None)
     out = bytearray(5 + TAG)
     Segments(DataKey(bytes(range(32))), bytes(32), b"header").seal_into(
-        5, memoryview(b"plain"), out, last=True
+        5, memoryview(b"plain"), memoryview(out), last=True
     )
     assert bytes(out) == expected
     assert bytes(out).hex() == "37c246de5e01fd9722cb533ea4505d2f731c7a4292"

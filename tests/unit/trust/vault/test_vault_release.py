@@ -1,6 +1,7 @@
 """Fetching a key: the whole exchange between the production server and the production client."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from tempo.errors import UsageError
 from tempo.trust.ledger import Kind
 from tempo.trust.sealed import DataKey
 from tempo.trust.vault import KeyRefused, Rate, fetch
+from tempo.trust.vault.exchange import Exchange
 from tempo.wire import TlsRefused, Why
 
 pytestmark = pytest.mark.security
@@ -216,3 +218,20 @@ def test_only_a_master_asks_and_only_a_vault_answers(scene, pki):
 def test_a_wrong_name_is_refused_before_the_network():
     with pytest.raises(UsageError, match="a name has"):
         fetch("127.0.0.1:1", None, machine(), "../etc/passwd")
+
+
+def test_who_has_an_answer_finds_its_place_free(scene, monkeypatch):
+    """A server that gets no processor once it has answered: the place was free before the master knew."""
+    exchange = Exchange.serve
+
+    def slow(self, *given):
+        done = exchange(self, *given)
+        time.sleep(0.5)
+        return done
+
+    monkeypatch.setattr(Exchange, "serve", slow)
+    with scene.serving(max_connections=1) as where:
+        for _ in range(3):
+            assert fetch(where, scene.pki["trainer"], machine(), "photos").name == scene.key.name
+        refused("evidence", where, scene.pki["trainer"], machine(OTHER), "photos")
+        assert fetch(where, scene.pki["trainer"], machine(), "photos").name == scene.key.name
