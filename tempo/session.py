@@ -198,11 +198,12 @@ class Session:
 
     def report(self) -> Report:
         """What ran where and why, encodings, bytes, checks, retries, seconds by part. Up to now."""
-        stats, fleet = self._stats, self._fleet.stats
+        config, stats, fleet = self._config, self._stats, self._fleet.stats
+        truth = self._truth is not None
         return Report(
-            scheme=self._config.scheme,
-            key_shift=self._config.key_shift,
-            rows=with_visible(self._account.rows(), self._config, self._public),
+            scheme=config.scheme,
+            key_shift=config.key_shift,
+            rows=with_visible(self._account.rows(), config, self._public),
             encodings=sum(stats.count(f"encoded_{operand}") for operand in ("x", "w", "dy")),
             encodings_without_key_shift=2 * stats.count("products"),
             bytes_sent=fleet.bytes_sent,
@@ -214,10 +215,10 @@ class Session:
             quarantined=self._journal.caught,
             seconds=stats.seconds,
             events=self._journal.events,
-            notes=session_notes(
-                self._config, stats, self._fleet, public=self._public, truth=self._truth is not None
-            ),
-            integrity=[] if self._verifier is None else self._verifier.guarantees(self._config.miss),
+            notes=session_notes(config, stats, self._fleet, public=self._public, truth=truth),
+            integrity=[] if self._verifier is None else self._verifier.guarantees(config.miss),
+            settings=config.chosen(),
+            jobs=dict(fleet.jobs),
         )
 
     def checkpoint(self, path: str | Path, key: DataKey | Recipient, *, step: int, **parts: Any) -> None:
