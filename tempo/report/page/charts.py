@@ -169,9 +169,8 @@ def log_curves(series: Series, marks: Sequence[tuple[str, int]]) -> Curves | Non
     if len(values) < 2 * len(series):
         return None
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    high = max(high, low + 1)
-    middle = (low + high) // 2
-    ticks = [f"1e{high}", f"1e{middle}", f"1e{low}"] if high - low > 1 else [f"1e{high}", f"1e{low}"]
+    low -= (high - low) % 2 or 2 * (high == low)  # an even number of powers, so that the middle is one
+    ticks = [f"1e{high}", f"1e{(low + high) // 2}", f"1e{low}"]
     return _drawn(series, marks, lambda v: (math.log10(max(_LEAST, v)) - low) / (high - low), ticks)
 
 

@@ -38,6 +38,7 @@ def plan_page(plan: PlanFile) -> Page:
             assumptions(),
             origin(_machine(plan), plan.commit, plan.sources, Para(w.CALIBRATED.of(at=at))),
         ],
+        onward="assumptions",
     )
 
 

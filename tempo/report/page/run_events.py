@@ -85,7 +85,7 @@ def accuracy(run: Run) -> Section:
     lead = w.ACCURACY_LEAD.of(
         parameters=f.count(t.parameters), data=t.data, steps=f"{t.steps:,}", batch=str(t.batch)
     )
-    blocks: list[Block] = [Para(lead), _compared(t)]
+    blocks: list[Block] = [Para(lead), _compared(t), Para(w.OWN_CORES, "note")]
     if t.broken_promises:
         blocks += [Heading(w.BROKEN), Items([Text.same(each) for each in t.broken_promises])]
     return Section("accuracy", w.ACCURACY, [*blocks, *_curves(t)])

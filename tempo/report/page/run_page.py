@@ -27,7 +27,6 @@ def run_page(run: Run) -> Page:
         figures=key_figures(run),
         made=common.MADE.of(at=run.made_at, version=run.tempo),
         sections=[
-            unverified(run),
             protected(run),
             saw(run),
             events(run),
@@ -36,8 +35,10 @@ def run_page(run: Run) -> Page:
             speed(run),
             cost(run),
             trust(run),
+            unverified(run),
             origin(run.machine, run.commit, run.sources),
         ],
+        onward="unverified",
     )
 
 

@@ -11,6 +11,7 @@ from tempo.report.page import figures as f
 from tempo.report.page.text import Text, joined, sentences
 from tempo.report.page.view import KeyFigure
 from tempo.report.page.words import run as w
+from tempo.report.page.words.attacks import ATTACKS
 from tempo.report.run import Run
 from tempo.report.sections import AttackRow
 
@@ -140,13 +141,23 @@ def _checked(run: Run) -> Text:
 def _secrecy(run: Run) -> list[Text]:
     scheme, found = run.session.scheme, _found(run)
     if scheme == "mixing":
-        return [w.HEURISTIC.of(found=found)]
+        return [w.HEURISTIC.of(found=found), *_breakers(run)]
     if scheme == "monomial":
         return [w.PAPERS_MASK.of(found=found)]
     if scheme == "shares":
         owner = bool(run.session.settings.get("unsafe_one_owner"))
         return [w.PROVEN, *([w.ONE_OWNER] if owner else [])]
     return []
+
+
+def _breakers(run: Run) -> list[Text]:
+    """Attacks that broke the scheme, with what each presumes: few enough to be named."""
+    names = []
+    for row in worst_rows(run):
+        if row.verdict == "broken":
+            needs = ATTACKS[row.attack][1] if row.attack in ATTACKS else Text.same(row.side_knowledge)
+            names.append(w.BREAKER.of(attack=row.attack, needs=needs))
+    return [w.BROKEN_BY.of(names=joined(names))] if names else []
 
 
 def _found(run: Run) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 from tempo.report.page.charts import Curves, Lane, Line
@@ -200,7 +200,8 @@ class KeyFigure:
 @final
 @dataclass(frozen=True, slots=True)
 class Page:
-    """tone: good, care, bad. verdict: its headline; summary: one paragraph in plain words."""
+    """tone: good, care, bad. verdict: its headline; summary: one paragraph in plain words. onward: the anchor of what
+    the verdict leaves open."""
 
     kind_of: Text
     title: Text
@@ -209,4 +210,5 @@ class Page:
     summary: Text
     figures: Sequence[KeyFigure]
     made: Text
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[Section]
+    onward: str

@@ -47,7 +47,7 @@ WHOLE_MODEL: Final = Text("(model)", "(モデル全体)")
 
 UNVERIFIED: Final = Text("What was not verified", "検証していない事項")
 UNVERIFIED_LEAD: Final = Text(
-    "Read this before relying on the rest of the page.",
+    "Read this before relying on this page.",
     "本ページの内容を判断に用いる前に、必ずご確認ください。",
 )
 ORIGIN: Final = Text("Where these figures come from", "数値の出所")

@@ -75,6 +75,8 @@ OF_ATTACKS: Final = Text(
 )
 WHERE_SHIPPED: Final = Text("on reference runs", "参照用の学習で")
 WHERE_GIVEN: Final = Text("for this report", "本レポート用に")
+BROKEN_BY: Final = Text("What broke it: {names}.", "突破した攻撃:{names}。")
+BREAKER: Final = Text("{attack} (presumes: {needs})", "{attack}(前提:{needs})")
 NO_ATTACKS: Final = Text("no attack was measured", "攻撃の測定結果はありません")
 N_BROKEN: Final = Text("{n} broke it", "突破 {n} 件")
 N_LEAKS: Final = Text("{n} found a leak", "漏えいあり {n} 件")

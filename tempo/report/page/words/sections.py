@@ -106,6 +106,12 @@ DIFFERENCE: Final = Text("Difference of the losses (logarithmic)", "損失の差
 MEASURED: Final = Text("measured", "実測値")
 ALLOWED: Final = Text("allowed", "許容上限")
 STEP: Final = Text("Step", "ステップ")
+OWN_CORES: Final = Text(
+    "Workers that share the trusted machine's own processor, as in the demo, add no speed: what rented GPUs would give, "
+    "tempo plan predicts.",
+    "デモのようにワーカーが信頼するマシンと同じプロセッサーを共有する場合、高速化は得られません。GPU を利用した場合の"
+    "効果は tempo plan で予測できます。",
+)
 ACCURACY_ROW: Final = Text("Accuracy on test data", "テストデータでの正解率")
 LAST_LOSS: Final = Text("Last loss", "最終損失")
 STEP_SECONDS: Final = Text("Time of a step", "1 ステップの時間")
