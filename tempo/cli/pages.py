@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tempo.cli.output import stderr
+from tempo.cli.output import stderr, to_json
 from tempo.errors import OutsideError, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ def write_plan(fields: Mapping[str, Any], path: Path, language: Language) -> Non
     from tempo.report.page import plan_page
     from tempo.report.plan_file import PlanFile
 
-    # Through JSON's own types, so that the page is the one that the file would give.
-    plan = msgspec.convert(msgspec.to_builtins(dict(fields)), PlanFile)
+    # Through JSON, so that the page is the one that the file would give.
+    plan = msgspec.json.decode(to_json(fields), type=PlanFile)
     write_page(plan_page(plan), path, language)

@@ -26,7 +26,9 @@ Examples: "tempo demo" and then "tempo report demo-results".
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="File of a run or a plan, or the demo's folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="File of a run or a plan, or the demo's folder.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("report.html"),
     attack: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of tempo attack --out, or its folder.")

@@ -138,7 +138,9 @@ def _standardise(f: Facts) -> list[Criterion]:
             "worker_bytes": float(f.plan.worker_peak_bytes),
         }
         out.append(Criterion("memory", sizes))
-    out.append(Criterion("attestation", {}, "tempo attest verify EVIDENCE --policy POLICY --signer KEY --nonce HEX"))
+    out.append(
+        Criterion("attestation", {}, "tempo attest verify EVIDENCE --policy POLICY --signer KEY --nonce HEX")
+    )
     out.append(Criterion("keys", {}, "tempo log verify LOG --key KEY"))
     out.append(Criterion("chaos", {}, "tempo bench chaos --minutes 30"))
     return out

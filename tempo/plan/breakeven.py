@@ -35,9 +35,7 @@ class Even:
         return asdict(self) | {"currency": currency}
 
 
-def break_even(
-    prices: Prices, options: Sequence[Option], *, workers: int, epoch_bytes: float
-) -> list[Even]:
+def break_even(prices: Prices, options: Sequence[Option], *, workers: int, epoch_bytes: float) -> list[Even]:
     """options: of `tempo.plan.money.epoch_costs`. epoch_bytes: over the boundary, both ways. Empty where nothing is
     sent; a price that others are missing for is left out."""
     by_name = {option.name: option for option in options}

@@ -25,7 +25,9 @@ class JsonFile:
         self.path = path
         try:
             if path.stat().st_size > LARGEST_BYTES:
-                raise UsageError(f"{path} is larger than {LARGEST_BYTES >> 20} MiB: no report is made of that")
+                raise UsageError(
+                    f"{path} is larger than {LARGEST_BYTES >> 20} MiB: no report is made of that"
+                )
             data = path.read_bytes()
         except OSError as error:
             raise OutsideError(f"{path} cannot be read ({error.strerror})") from error

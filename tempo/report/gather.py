@@ -1,6 +1,6 @@
 """A run's file from what the verbs wrote: the session from `Report.save` or the demo, the rest from others.
 
-    tempo report FOLDER      demo.json or run.json, and beside it whatever NAMES says
+tempo report FOLDER      demo.json or run.json, and beside it whatever NAMES says
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ def _attacks(path: Path, scheme: str, *, own_pictures: bool) -> tuple[Attacks, l
 def _speed(file: JsonFile) -> Speed:
     if not file.verb.startswith("bench "):
         raise UsageError(f"{file.path} is no output of tempo bench --json")
-    rows = [row for row in file.fields.get("rows", []) if isinstance(row, dict) and row.get("mode") == "tempo"]
+    rows = [
+        row for row in file.fields.get("rows", []) if isinstance(row, dict) and row.get("mode") == "tempo"
+    ]
     if not rows:
         raise UsageError(f"{file.path} has no step under Tempo in it: tempo bench layers --out FOLDER")
     of_step = [row for row in rows if row.get("verify") is not False]

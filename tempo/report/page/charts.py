@@ -102,7 +102,10 @@ def lanes(spans: Sequence[Bar]) -> Lanes | None:
         order = sorted(by_part, key=lambda part: part != "wait")
         stripes = [
             Stripe(
-                part, part_kind(part), _strip(by_part[part], first, total), sum(s.seconds for s in by_part[part])
+                part,
+                part_kind(part),
+                _strip(by_part[part], first, total),
+                sum(s.seconds for s in by_part[part]),
             )
             for part in order
         ]

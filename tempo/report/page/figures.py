@@ -72,7 +72,9 @@ def fixed(value: float | None, digits: int = 3) -> str:
 def money(value: float | None, currency: str) -> Text:
     if value is None or not math.isfinite(value):
         return NONE
-    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    shown = (
+        f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    )
     return Text.same(f"{shown} {currency}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from tempo.report.page import figures as f
 from tempo.report.page.plan_sections import cost, leakage, placement, prediction
 from tempo.report.page.plan_stages import adoption
-from tempo.report.page.shared import class_of, origin
+from tempo.report.page.shared import class_of, means_of, origin
 from tempo.report.page.text import Text, sentences
 from tempo.report.page.view import Items, KeyFigure, Page, Para, Section
 from tempo.report.page.words import common
@@ -20,7 +20,7 @@ _GAIN: Final = 1.0
 
 def plan_page(plan: PlanFile) -> Page:
     how = tone(plan)
-    at = str(plan.calibration.get("measured_at", ""))
+    made = w.CALIBRATED.of(at=str(plan.calibration.get("measured_at", "")), version=plan.tempo)
     return Page(
         kind_of=common.PLAN,
         title=w.TITLE.of(model=plan.model),
@@ -28,7 +28,7 @@ def plan_page(plan: PlanFile) -> Page:
         verdict=w.TONES[how],
         summary=summary(plan),
         figures=key_figures(plan),
-        made=common.MADE.of(at=at, version=plan.tempo),
+        made=made,
         sections=[
             prediction(plan),
             cost(plan),
@@ -36,7 +36,7 @@ def plan_page(plan: PlanFile) -> Page:
             leakage(plan),
             adoption(plan),
             assumptions(),
-            origin(_machine(plan), plan.commit, plan.sources, Para(w.CALIBRATED.of(at=at))),
+            origin(_machine(plan), plan.commit, plan.sources, Para(made)),
         ],
         onward="assumptions",
     )
@@ -47,11 +47,17 @@ def unit(plan: PlanFile) -> Text:
 
 
 def tone(plan: PlanFile) -> str:
-    """good: faster, and no dearer as far as prices are known. bad: not even faster."""
-    if not plan.sent_share or plan.totals.speedup_over_tee <= _GAIN:
+    """good: faster than the TEE alone in any arithmetic, and no alternative is cheaper as far as prices are known.
+    bad: not even faster."""
+    t = plan.totals
+    if not plan.sent_share or t.speedup_over_tee <= _GAIN:
         return "bad"
-    tempo, tee = _cost_of(plan, "tempo"), _cost_of(plan, "tee-only")
-    return "care" if tempo is not None and tee is not None and tempo > tee else "good"
+    tempo, others = (
+        _cost_of(plan, "tempo"),
+        [_cost_of(plan, name) for name in ("tee-only", "confidential-gpu")],
+    )
+    dearer = tempo is not None and any(other is not None and other < tempo for other in others)
+    return "care" if dearer or t.tempo_seconds >= t.tee_fastest_seconds else "good"
 
 
 def summary(plan: PlanFile) -> Text:
@@ -66,13 +72,17 @@ def summary(plan: PlanFile) -> Text:
             share=f.percent(plan.sent_share),
         )
     ]
+    if t.tee_fastest_seconds <= t.tempo_seconds and t.tee_fastest_seconds < t.tee_seconds:
+        said.append(w.FASTEST.of(fastest=f.seconds(t.tee_fastest_seconds)))
     tempo, tee = _cost_of(plan, "tempo"), _cost_of(plan, "tee-only")
     if tempo is not None and tee is not None:
         said.append(w.CHEAPER.of(tempo=f.money(tempo, plan.currency), tee=f.money(tee, plan.currency)))
+        if (price := _cost_of(plan, "confidential-gpu")) is not None:
+            said.append(w.CONFIDENTIAL.of(price=f.money(price, plan.currency)))
     else:
         said.append(w.NO_MONEY)
     if plan.sent_share:
-        said.append(w.LEAKAGE.of(kind=class_of(plan.codes), scheme=plan.scheme))
+        said.append(w.LEAKAGE.of(kind=means_of(plan.codes), scheme=plan.scheme))
     else:
         said.append(w.LEAKAGE_NONE)
     return sentences([*said, w.PREDICTED])

@@ -68,7 +68,9 @@ def prediction(plan: PlanFile) -> Section:
 
 def cost(plan: PlanFile) -> Section:
     if not plan.money:
-        ask = [f"tempo plan {plan.model} --samples N --tee-per-hour PRICE --gpu-per-hour PRICE --page plan.html"]
+        ask = [
+            f"tempo plan {plan.model} --samples N --tee-per-hour PRICE --gpu-per-hour PRICE --page plan.html"
+        ]
         return Section("cost", w.COST, [Missing(w.NO_MONEY, common.WOULD_MEASURE, ask)])
     blocks: list[Block] = [Para(w.COST_LEAD), *costs(plan.money)]
     if plan.break_even:
@@ -113,7 +115,7 @@ def placement(plan: PlanFile) -> Section:
                 "" if first.tempo_seconds is None else f.seconds(first.tempo_seconds),
                 "" if first.law_share is None else f.percent(first.law_share, 0),
                 Badge(w.OFFLOAD, "care") if first.sent else Badge(w.STAY, "good"),
-                codes.reason(reason),
+                codes.short_reason(reason),
             ]
         )
     heads = (

@@ -16,7 +16,12 @@ _TONES: Final = {"met": "good", "not met": "bad", "open": "plain"}
 
 def adoption(plan: PlanFile) -> Section:
     margin = next(
-        (c.values["margin_share"] for stage in plan.adoption for c in stage.criteria if "margin_share" in c.values),
+        (
+            c.values["margin_share"]
+            for stage in plan.adoption
+            for c in stage.criteria
+            if "margin_share" in c.values
+        ),
         0.0,
     )
     blocks: list[Block] = [Para(w.LEAD.of(margin=f.percent(float(margin), 0)))]

@@ -107,14 +107,18 @@ def _compared(t: Training) -> Table:
 
 
 def _curves(t: Training) -> list[Block]:
-    marks = [("lie", step) for step in t.lie_steps] + ([("kill", t.kill_step)] if t.kill_step is not None else [])
+    marks = [("lie", step) for step in t.lie_steps] + (
+        [("kill", t.kill_step)] if t.kill_step is not None else []
+    )
     legend = [("lie", w.LIE_MARK)] * bool(t.lie_steps) + [("kill", w.KILL_MARK)] * (t.kill_step is not None)
     difference = [abs(a - b) for a, b in zip(t.plain_losses, t.tempo_losses, strict=False)]
     drawn = (
         (w.LOSS, charts.curves([("one", w.PLAIN, t.plain_losses), ("two", w.TEMPO, t.tempo_losses)], marks)),
         (
             w.DIFFERENCE,
-            charts.log_curves([("one", w.ALLOWED, t.allowed_differences), ("two", w.MEASURED, difference)], marks),
+            charts.log_curves(
+                [("one", w.ALLOWED, t.allowed_differences), ("two", w.MEASURED, difference)], marks
+            ),
         ),
     )
     return [

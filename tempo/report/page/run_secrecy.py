@@ -127,9 +127,7 @@ def _attacks(run: Run) -> list[Block]:
                 f.fixed(row.undefended),
             ]
         )
-    heads = (
-        *(w.ATTACK, common.MEANING, w.NEEDS, w.VERDICT, w.GAUGE, w.SCORE, w.CHANCE, w.UNDEFENDED),
-    )
+    heads = (*(w.ATTACK, common.MEANING, w.NEEDS, w.VERDICT, w.GAUGE, w.SCORE, w.CHANCE, w.UNDEFENDED),)
     blocks += [Table(w.ATTACKS, heads, rows, frozenset({5, 6, 7})), Para(w.SCALE_NOTE, "note")]
     meant = [name for name in wa.MEANINGS if any(row.verdict == name for row in worst_rows(run))]
     blocks += [Heading(w.VERDICTS_MEAN), Terms([_meaning(name) for name in meant])]

@@ -39,7 +39,13 @@ def _timeline(run: Run) -> list[Block]:
     legend = [(kind, codes.of(codes.PARTS, part)) for part, kind in found.parts]
     blocks: list[Block] = [
         Para(lead),
-        LaneChart(w.STEP_TIMELINE, [(lane, _busy(lane)) for lane in found.lanes], f.seconds(found.total_seconds), legend, (w.LANE, w.BUSY)),
+        LaneChart(
+            w.STEP_TIMELINE,
+            [(lane, _busy(lane)) for lane in found.lanes],
+            f.seconds(found.total_seconds),
+            legend,
+            (w.LANE, w.BUSY),
+        ),
     ]
     if found.left_out:
         blocks.append(Para(w.LANES_LEFT.of(n=str(found.left_out)), "note"))
@@ -72,9 +78,7 @@ def speed(run: Run) -> Section:
         ]
         for row in found.rows
     ]
-    heads = (
-        *(common.OPERATION, common.SHAPE, w.SCHEME, w.STEP_SECONDS, w.SPEEDUP, w.ROOFLINE, w.LAW),
-    )
+    heads = (*(common.OPERATION, common.SHAPE, w.SCHEME, w.STEP_SECONDS, w.SPEEDUP, w.ROOFLINE, w.LAW),)
     lead = Para(w.SPEED_LEAD.of(command=found.command or "tempo bench"))
     shares = [
         (Text.same(f"{row.op}, {row.scheme}"), row.law_share, f.percent(row.law_share, 0), NOTHING)
@@ -84,7 +88,9 @@ def speed(run: Run) -> Section:
     blocks: list[Block] = [lead, Table(w.SPEED, heads, rows, frozenset({3, 4, 5, 6}))]
     if shares:
         # Against the whole of the law, not against the longest bar.
-        whole = [charts.Line(label, value, min(1.0, max(0.0, share)), note) for label, share, value, note in shares]
+        whole = [
+            charts.Line(label, value, min(1.0, max(0.0, share)), note) for label, share, value, note in shares
+        ]
         blocks.append(BarTable(w.LAW, common.OPERATION, w.LAW, whole))
     return Section("speed", w.SPEED, blocks)
 
@@ -105,7 +111,12 @@ def cost(run: Run) -> Section:
 def costs(rows: list[CostRow]) -> list[Block]:
     """The ways to run an epoch, as bars of money and as a table with what each assumes."""
     priced = [
-        (codes.of(w.OPTIONS, row.option), row.cost, f.money(row.cost, row.currency), f.seconds(row.epoch_seconds))
+        (
+            codes.of(w.OPTIONS, row.option),
+            row.cost,
+            f.money(row.cost, row.currency),
+            f.seconds(row.epoch_seconds),
+        )
         for row in rows
         if row.cost is not None
     ]

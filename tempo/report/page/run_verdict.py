@@ -58,7 +58,9 @@ def tone(run: Run) -> str:
         return "bad"
     if any(not each.accepted for each in run.attestations):
         return "bad"
-    trusted = bool(run.attestations) and not any(a.simulated for a in run.attestations) and run.audit is not None
+    trusted = (
+        bool(run.attestations) and not any(a.simulated for a in run.attestations) and run.audit is not None
+    )
     found = verdicts(run)
     clean = not (found.get("broken") or found.get("leaks") or s.checks_failed)
     return "good" if trusted and clean and s.scheme == "shares" else "care"
@@ -73,7 +75,9 @@ def summary(run: Run) -> Text:
         said.append(w.FALLBACK.of(n=f"{s.local_fallbacks:,}"))
     if (training := run.training) is not None:
         words = w.OTHER_ACCURACY if training.broken_promises else w.SAME_ACCURACY
-        said.append(words.of(tempo=f.percent(training.tempo_accuracy), plain=f.percent(training.plain_accuracy)))
+        said.append(
+            words.of(tempo=f.percent(training.tempo_accuracy), plain=f.percent(training.plain_accuracy))
+        )
     if s.offloaded_flops:
         said += _secrecy(run)
     missing = [
@@ -97,12 +101,16 @@ def key_figures(run: Run) -> list[KeyFigure]:
     share = s.offloaded_flops / s.flops if s.flops else 0.0
     out.append(KeyFigure(f.percent(share), w.KEY_OFFLOADED))
     failed = KeyFigure(
-        f.count(s.checks_failed), w.KEY_CHECKS.of(checks=f.count(s.checks)), "care" if s.checks_failed else "good"
+        f.count(s.checks_failed),
+        w.KEY_CHECKS.of(checks=f.count(s.checks)),
+        "care" if s.checks_failed else "good",
     )
     out.append(failed)
     if run.training is not None:
         t = run.training
-        out.append(KeyFigure(f.percent(t.tempo_accuracy), w.KEY_ACCURACY.of(plain=f.percent(t.plain_accuracy))))
+        out.append(
+            KeyFigure(f.percent(t.tempo_accuracy), w.KEY_ACCURACY.of(plain=f.percent(t.plain_accuracy)))
+        )
         if t.plain_seconds > 0:
             out.append(KeyFigure(f.times(t.tempo_seconds / t.plain_seconds), w.KEY_SLOWER))
     elif s.encodings_without_key_shift:
@@ -112,7 +120,9 @@ def key_figures(run: Run) -> list[KeyFigure]:
     if measured := sum(found.values()) - found.get("skipped", 0):
         open_ = found.get("broken", 0) + found.get("leaks", 0)
         words = w.KEY_ATTACKS.of(n=str(measured))
-        out.append(KeyFigure(f.count(open_), words, "bad" if found.get("broken") else "care" if open_ else "good"))
+        out.append(
+            KeyFigure(f.count(open_), words, "bad" if found.get("broken") else "care" if open_ else "good")
+        )
     if len(out) < 6:
         out.append(KeyFigure(f.size(s.bytes_sent + s.bytes_received), w.KEY_SENT))
     return out

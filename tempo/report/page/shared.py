@@ -38,12 +38,19 @@ def class_of(seen: Iterable[str]) -> Text:
     return codes.CLASSES[worst(code for code in seen if code in codes.VISIBLE_JA)]
 
 
+def means_of(seen: Iterable[str]) -> Text:
+    """What that class comes to, in words."""
+    return codes.CLASS_MEANS[worst(code for code in seen if code in codes.VISIBLE_JA)]
+
+
 def folded(rows: Sequence[Any]) -> Text:
     """What opens a long table."""
     return common.DETAILS.of(n=str(len(rows))) if len(rows) > LONG else Text("", "")
 
 
-def origin(machine: Mapping[str, Any], commit: str | None, sources: Sequence[Source], *more: Block) -> Section:
+def origin(
+    machine: Mapping[str, Any], commit: str | None, sources: Sequence[Source], *more: Block
+) -> Section:
     """Machine, commit, files with their digests."""
     rows: list[list[Any]] = []
     cpu, cores = machine.get("cpu"), machine.get("cores")

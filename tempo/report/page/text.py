@@ -1,10 +1,11 @@
 """A text in both languages, and how it becomes HTML: both are in the page, and the page shows one of them.
 
-    Text("{n} checks", "検査 {n} 件").of(n="12")
+Text("{n} checks", "検査 {n} 件").of(n="12")
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from string import Formatter
 from typing import Final, Self, final
@@ -12,6 +13,8 @@ from typing import Final, Self, final
 from markupsafe import Markup, escape
 
 LANGUAGES: Final = ("en", "ja")
+_JAPANESE: Final = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
+_GAP: Final = re.compile(f"(?<={_JAPANESE}) (?={_JAPANESE})")
 
 
 @final
@@ -31,7 +34,7 @@ class Text:
         """With its fields filled. Raises KeyError for one that is not given."""
         english = {k: v.en if isinstance(v, Text) else str(v) for k, v in values.items()}
         japanese = {k: v.ja if isinstance(v, Text) else str(v) for k, v in values.items()}
-        return Text(_filled(self.en, english), _filled(self.ja, japanese))
+        return Text(_filled(self.en, english), _closed(_filled(self.ja, japanese)))
 
     def __html__(self) -> str:
         """Escaped; jinja2 asks for it. What is alike in both languages stands there once."""
@@ -65,6 +68,11 @@ def attribute(text: Text, language: str, name: str = "aria-label") -> Markup:
     """An attribute in the language that the page opens in, and in both for the switch to choose from."""
     shown = text.ja if language == "ja" else text.en
     return Markup('{}="{}" data-en="{}" data-ja="{}"').format(Markup(name), shown, text.en, text.ja)
+
+
+def _closed(japanese: str) -> str:
+    """Without the spaces that filling left between two Japanese characters."""
+    return _GAP.sub("", japanese)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

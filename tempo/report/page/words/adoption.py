@@ -43,16 +43,16 @@ PURPOSE: Final = {
 CRITERIA: Final = {
     "speed": Text(
         "A step takes {limit_seconds} at most, as predicted ({predicted_seconds}) with the margin",
-        "1 ステップの実測時間が {limit_seconds} 以下(予測 {predicted_seconds} に余裕を加えた値)",
+        "1 ステップの実測時間が {limit_seconds} 以下（予測 {predicted_seconds} に余裕を加えた値）",
     ),
     "speed_measured": Text(
         "A step takes {limit_seconds} at most (predicted {predicted_seconds}, measured {measured_seconds})",
-        "1 ステップの実測時間が {limit_seconds} 以下(予測 {predicted_seconds}、実測 {measured_seconds})",
+        "1 ステップの実測時間が {limit_seconds} 以下（予測 {predicted_seconds}、実測 {measured_seconds}）",
     ),
     "accuracy_epoch": Text(
         "Over an epoch of {steps_count} steps, trained plainly and under Tempo from one seed, losses differ by no more than "
         "the bound of docs/numerics.md",
-        "1 エポック({steps_count} ステップ)を同じシードで通常の方法と Tempo の双方で学習し、損失の差が "
+        "1 エポック（{steps_count} ステップ）を同じシードで通常の方法と Tempo の双方で学習し、損失の差が "
         "docs/numerics.md の上限以内",
     ),
     "accuracy": Text(
@@ -66,28 +66,28 @@ CRITERIA: Final = {
     ),
     "leakage": Text(
         "What is visible by construction stays within class {leakage_class}; protect(require=...) refuses more",
-        "方式の性質上見える情報が区分「{leakage_class}」以内(protect(require=...) が超過を拒否)",
+        "方式の性質上見える情報が区分「{leakage_class}」以内（protect(require=...) が超過を拒否）",
     ),
     "lies": Text(
         "{lies_count} lies told on purpose are all caught, which bounds the share that is missed by {missed_share} with 95 % "
         "confidence",
-        "意図的な不正 {lies_count} 件をすべて検出すること(見逃し率が {missed_share} 以下であることを信頼度 95 % で示す)",
+        "意図的な不正 {lies_count} 件をすべて検出すること（見逃し率が {missed_share} 以下であることを信頼度 95 % で示す）",
     ),
     "pilot_cost": Text(
         "{epochs_count} epochs cost {limit_cost} at most, margin included",
-        "{epochs_count} エポックの費用が {limit_cost} 以下(余裕を含む)",
+        "{epochs_count} エポックの費用が {limit_cost} 以下（余裕を含む）",
     ),
     "epoch_cost": Text(
         "An epoch costs {limit_cost} at most, margin included",
-        "1 エポックの費用が {limit_cost} 以下(余裕を含む)",
+        "1 エポックの費用が {limit_cost} 以下（余裕を含む）",
     ),
     "cost_unknown": Text(
         "A limit of cost is set: this plan was given no epoch or no prices",
-        "費用の上限を定めること(本計画にはエポックまたは単価が指定されていません)",
+        "費用の上限を定めること（本計画にはエポックまたは単価が指定されていません）",
     ),
     "pays": Text(
         "Sending work out is faster than the TEE alone: {speedup_times} for this model",
-        "TEE 単独より速いこと(このモデルでは {speedup_times})",
+        "TEE 単独より速いこと（このモデルでは {speedup_times}）",
     ),
     "gpu_price": Text(
         "A worker's machine costs less than {limit_price} an hour",
@@ -95,7 +95,7 @@ CRITERIA: Final = {
     ),
     "gpu_never": Text(
         "Tempo is cheaper than the TEE alone: at these figures it is so at no price of a worker",
-        "TEE 単独より安価であること(現在の数値では、ワーカーの単価にかかわらず成立しません)",
+        "TEE 単独より安価であること（現在の数値では、ワーカーの単価にかかわらず成立しません）",
     ),
     "memory": Text(
         "The TEE has {tee_bytes} to spare, and each worker {worker_bytes}",
@@ -115,7 +115,7 @@ CRITERIA: Final = {
     ),
     "drift": Text(
         "Steps stay within {margin_share} of the plan ({limit_seconds}); else plan again",
-        "1 ステップの時間が計画から {margin_share} 以内({limit_seconds} 以下)。超えた場合は計画を作り直す",
+        "1 ステップの時間が計画から {margin_share} 以内（{limit_seconds} 以下）。超えた場合は計画を作り直す",
     ),
     "routine_cost": Text(
         "An epoch stays below {limit_cost}; else ask why",

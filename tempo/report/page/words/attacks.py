@@ -30,7 +30,7 @@ MEANINGS: Final = {
     ),
     "holds": Text(
         "no better than guessing, measured closely; another attack may still do better",
-        "十分な精度の測定で、当て推量と差がない(別の攻撃が成功する可能性は残る)",
+        "十分な精度の測定で、当て推量と差がない（別の攻撃が成功する可能性は残る）",
     ),
     "skipped": Text(
         "there was nothing to attack, or the time ran out",
@@ -41,11 +41,17 @@ MEANINGS: Final = {
 #: By name: what it tries, and what the attacker must know beforehand.
 ATTACKS: Final = {
     "sinkhorn": (
-        Text("Match hidden weights to published ones and read off the change", "公開済みの重みと照合し、変更分を読み取る"),
+        Text(
+            "Match hidden weights to published ones and read off the change",
+            "公開済みの重みと照合し、変更分を読み取る",
+        ),
         Text("the public weights the secret ones were tuned from", "調整元となった公開の重み"),
     ),
     "products": (
-        Text("Multiply an operand by its gradient, which may cancel the mask", "値とその勾配の積を取り、マスクを打ち消す"),
+        Text(
+            "Multiply an operand by its gradient, which may cancel the mask",
+            "値とその勾配の積を取り、マスクを打ち消す",
+        ),
         Text("nothing", "なし"),
     ),
     "labels": (
@@ -53,7 +59,10 @@ ATTACKS: Final = {
         Text("which operation is the classifier", "どの演算が分類層か"),
     ),
     "zero-pattern": (
-        Text("Recognise a batch, and link layers, by where zeros are", "ゼロの位置からバッチの識別や層の対応付けを行う"),
+        Text(
+            "Recognise a batch, and link layers, by where zeros are",
+            "ゼロの位置からバッチの識別や層の対応付けを行う",
+        ),
         Text("candidate batches", "候補となるバッチ"),
     ),
     "layer-linking": (
@@ -73,7 +82,10 @@ ATTACKS: Final = {
         Text("nothing", "なし"),
     ),
     "known-plaintext": (
-        Text("From inputs that it knows, open others under the same key", "既知の入力から、同じ鍵の別の入力を復元する"),
+        Text(
+            "From inputs that it knows, open others under the same key",
+            "既知の入力から、同じ鍵の別の入力を復元する",
+        ),
         Text("some of the plain inputs", "一部の平文の入力"),
     ),
     "reuse": (
@@ -97,8 +109,14 @@ ATTACKS: Final = {
         Text("public data of the same kind, Tempo's code", "同種の公開データと Tempo のコード"),
     ),
     "learned-distinguishing": (
-        Text("Train a network to tell which kind of batch or which model was run", "バッチの種別やモデルを判別するネットワークを学習させる"),
-        Text("public data of the same kind, candidate models, Tempo's code", "同種の公開データ、候補モデル、Tempo のコード"),
+        Text(
+            "Train a network to tell which kind of batch or which model was run",
+            "バッチの種別やモデルを判別するネットワークを学習させる",
+        ),
+        Text(
+            "public data of the same kind, candidate models, Tempo's code",
+            "同種の公開データ、候補モデル、Tempo のコード",
+        ),
     ),
     "tokens": (
         Text("Name the words of a text from hidden states", "隠れ状態から文章の単語を特定する"),
@@ -109,11 +127,17 @@ ATTACKS: Final = {
         Text("public weights of the layer, public data", "層の公開の重みと公開データ"),
     ),
     "row-blocks": (
-        Text("Find which rows were mixed together, from zeros and repetitions", "ゼロや重複から、混合された行の組を特定する"),
+        Text(
+            "Find which rows were mixed together, from zeros and repetitions",
+            "ゼロや重複から、混合された行の組を特定する",
+        ),
         Text("nothing", "なし"),
     ),
     "exact-constraints": (
-        Text("Use exact relations within an operand, such as its rank", "階数など、値に含まれる厳密な関係を利用する"),
+        Text(
+            "Use exact relations within an operand, such as its rank",
+            "階数など、値に含まれる厳密な関係を利用する",
+        ),
         Text("nothing", "なし"),
     ),
     "traffic": (
@@ -125,7 +149,10 @@ ATTACKS: Final = {
         Text("nothing", "なし"),
     ),
     "adaptive-known": (
-        Text("Open other operands of the same key from a few known ones", "少数の既知データから、同じ鍵の他のデータを復元する"),
+        Text(
+            "Open other operands of the same key from a few known ones",
+            "少数の既知データから、同じ鍵の他のデータを復元する",
+        ),
         Text("plain rows of a few operands", "一部の平文の行"),
     ),
 }

@@ -40,10 +40,10 @@ WHERE: Final = Text("Where it ran", "実行場所")
 REASON: Final = Text("Why", "理由")
 FLOPS_SHARE: Final = Text("Share of arithmetic", "演算量の割合")
 SEEN: Final = Text("Provider sees", "事業者から見えるもの")
-AT_WORKERS: Final = Text("Workers (untrusted)", "ワーカー(信頼不要)")
-IN_TEE: Final = Text("TEE (trusted)", "TEE(信頼範囲内)")
+AT_WORKERS: Final = Text("Workers (untrusted)", "ワーカー（信頼対象外）")
+IN_TEE: Final = Text("TEE (trusted)", "TEE（信頼対象）")
 AND_MORE: Final = Text("{first} and {n} more", "{first} ほか {n} 件")
-WHOLE_MODEL: Final = Text("(model)", "(モデル全体)")
+WHOLE_MODEL: Final = Text("(model)", "（モデル全体）")
 
 UNVERIFIED: Final = Text("What was not verified", "検証していない事項")
 UNVERIFIED_LEAD: Final = Text(
@@ -53,7 +53,7 @@ UNVERIFIED_LEAD: Final = Text(
 ORIGIN: Final = Text("Where these figures come from", "数値の出所")
 MACHINE: Final = Text("Machine", "測定環境")
 COMMIT: Final = Text("Version of the code", "コードの版")
-OUTSIDE: Final = Text("not known (not a checkout)", "不明(リポジトリ外で実行)")
+OUTSIDE: Final = Text("not known (not a checkout)", "不明（リポジトリ外で実行）")
 CORES: Final = Text("{n} cores", "{n} コア")
 SOURCES: Final = Text("Files this page was made from", "このページの元になったファイル")
 FILE: Final = Text("File", "ファイル")
@@ -68,7 +68,7 @@ STANDING: Final = (
     Text(
         "The provider always sees the shapes of tensors, hence the architecture, the timing, the size of a "
         "batch and the number of steps.",
-        "テンソルの形状(すなわちモデルの構造)、処理の時刻、バッチサイズ、ステップ数は、常に事業者から見えます。",
+        "テンソルの形状（すなわちモデルの構造）、処理の時刻、バッチサイズ、ステップ数は、常に事業者から見えます。",
     ),
     Text(
         "No part of Tempo has run inside the hardware of a TEE so far; its evidence was tested on published samples "

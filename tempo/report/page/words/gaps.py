@@ -28,9 +28,9 @@ SHIPPED: Final = Text(
     "攻撃の測定は、本モデルと本データではなく、リリース時の参照用の学習を対象としています。",
 )
 UNDECIDED: Final = Text(
-    "Undecided for want of trials: {names}.", "試行数の不足により判定を保留した攻撃:{names}。"
+    "Undecided for want of trials: {names}.", "試行数の不足により判定を保留した攻撃：{names}。"
 )
-SKIPPED: Final = Text("Not measured: {names}.", "測定していない攻撃:{names}。")
+SKIPPED: Final = Text("Not measured: {names}.", "測定していない攻撃：{names}。")
 HEURISTIC: Final = Text(
     "That no better attack exists cannot be measured: scheme mixing has no proof.",
     "より強力な攻撃が存在しないことは測定では示せません。mixing 方式には証明がありません。",

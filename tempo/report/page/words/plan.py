@@ -9,7 +9,7 @@ from tempo.report.page.text import Text
 TITLE: Final = Text("Plan for {model}", "{model} の実行計画")
 TONES: Final = {
     "good": Text("Sending work out pays", "外部ワーカーの利用が有利です"),
-    "care": Text("It pays in time, not in money", "時間は短縮されますが、費用は増えます"),
+    "care": Text("Faster, but an alternative may be better", "高速化しますが、他の方法との比較が必要です"),
     "bad": Text("Stay in the trusted machine", "信頼するマシン内での実行が有利です"),
 }
 FASTER: Final = Text(
@@ -22,37 +22,47 @@ SLOWER: Final = Text(
     "With the workers that were measured nothing is gained: one {unit} is predicted to take {tempo}, against {tee} in "
     "the trusted machine alone, and {share} of the linear arithmetic would go to workers.",
     "測定したワーカーでは効果が見込めません。{unit}の予測時間は {tempo} で、信頼するマシン単独では {tee} です"
-    "(ワーカーに送る線形演算は {share})。",
+    "（ワーカーに送る線形演算は {share}）。",
 )
 STEP: Final = Text("training step", "学習 1 ステップ")
 REQUEST: Final = Text("request", "推論リクエスト 1 件")
 CHEAPER: Final = Text(
     "An epoch would cost {tempo}, against {tee} in the trusted machine alone.",
-    "1 エポックの費用は {tempo}(信頼するマシン単独では {tee})の見込みです。",
+    "1 エポックの費用は {tempo}（信頼するマシン単独では {tee}）の見込みです。",
+)
+FASTEST: Final = Text(
+    "In its fastest arithmetic, which rounds more, the trusted machine alone would take {fastest}.",
+    "丸め誤差の大きい最速の演算精度を使う場合、信頼するマシン単独での所要時間は {fastest} です。",
+)
+CONFIDENTIAL: Final = Text(
+    "On a confidential GPU, if one can be had and its maker is trusted, it would cost {price}.",
+    "機密コンピューティング対応 GPU を調達でき、その製造元を信頼できる場合の費用は {price} です。",
 )
 NO_MONEY: Final = Text(
     "Cost was not computed: it needs the size of an epoch (--samples) and prices.",
-    "費用は算出していません。エポックのサンプル数(--samples)と単価が必要です。",
+    "費用は算出していません。エポックのサンプル数（--samples）と単価が必要です。",
 )
 LEAKAGE: Final = Text(
-    "What the provider would see is of class “{kind}” under scheme {scheme}.",
-    "事業者から見える情報の区分は「{kind}」です(方式 {scheme})。",
+    "Under scheme {scheme} the provider would see {kind}.",
+    "方式 {scheme} で事業者から見えるのは、{kind}です。",
 )
-LEAKAGE_NONE: Final = Text("Nothing would be sent, so the provider would see nothing.", "何も送信しないため、事業者から見える情報はありません。")
+LEAKAGE_NONE: Final = Text(
+    "Nothing would be sent, so the provider would see nothing.",
+    "何も送信しないため、事業者から見える情報はありません。",
+)
 PREDICTED: Final = Text(
     "All figures are predictions from a short measurement of this machine, its links and its workers.",
     "数値はすべて、本マシン、通信路、ワーカーの短時間の測定に基づく予測です。",
 )
 
 KEY_SPEED: Final = Text("as fast as the trusted machine alone", "信頼するマシン単独に対する速度")
-KEY_STEP: Final = Text("one {unit}, predicted", "{unit}(予測)")
+KEY_STEP: Final = Text("one {unit}, predicted", "{unit}（予測）")
 KEY_SHARE: Final = Text("of the linear arithmetic to workers", "ワーカーに送る線形演算")
 KEY_COST: Final = Text("one epoch under Tempo", "Tempo での 1 エポックの費用")
-KEY_CLASS: Final = Text("class of what is seen", "見える情報の区分")
-KEY_BYTES: Final = Text("over the boundary in one {unit}", "境界を越えるデータ量({unit})")
-KEY_MEMORY: Final = Text("more memory in the TEE", "TEE の追加メモリー")
+KEY_CLASS: Final = Text("what the provider sees: class of leakage", "事業者から見える情報の区分")
+KEY_BYTES: Final = Text("over the boundary in one {unit}", "境界を越えるデータ量（{unit}）")
 
-PLACEMENT: Final = Text("Which layer would run where", "各層の実行場所(計画)")
+PLACEMENT: Final = Text("Which layer would run where", "各層の実行場所（計画）")
 COUNT: Final = Text("Count", "数")
 TEE_TIME: Final = Text("In the TEE", "TEE 内")
 TEMPO_TIME: Final = Text("At the workers", "ワーカー利用時")
@@ -62,12 +72,16 @@ STAY: Final = Text("TEE", "TEE")
 LAW: Final = Text("Share of the law", "理論上限比")
 
 TIME: Final = Text("Predicted time", "予測時間")
-TIME_LEAD: Final = Text("Of one {unit}, without the optimizer.", "{unit}あたり(オプティマイザーの処理を除く)。")
+TIME_LEAD: Final = Text(
+    "Of one {unit}, without the optimizer.", "{unit}あたり（オプティマイザーの処理を除く）。"
+)
 TEE_ALONE: Final = Text("TEE alone", "TEE 単独")
-TEE_FASTEST: Final = Text("TEE alone, linear layers in its fastest arithmetic", "TEE 単独(線形層を最速の演算精度で実行)")
+TEE_FASTEST: Final = Text(
+    "TEE alone, linear layers in its fastest arithmetic", "TEE 単独（線形層を最速の演算精度で実行）"
+)
 AS_PLANNED: Final = Text("As planned", "本計画")
-MASTER: Final = Text("Of which the trusted machine's own work on what is sent", "うち、送信分に対する信頼するマシン自身の処理")
-NOT_LINEAR: Final = Text("what is not linear (estimate)", "線形でない処理(推定)")
+MASTER: Final = Text("What the trusted machine does itself", "うち、信頼するマシン自身の処理")
+NOT_LINEAR: Final = Text("what is not linear (estimate)", "線形でない処理（推定）")
 KEPT: Final = Text("linear work that stays", "TEE に残る線形演算")
 COMPARED: Final = Text("Prediction against measurement", "予測と実測の比較")
 PREDICTION: Final = Text("Predicted", "予測")
@@ -75,7 +89,7 @@ MEASUREMENT: Final = Text("Measured", "実測")
 RATIO: Final = Text("Predicted / measured", "予測 / 実測")
 
 COST: Final = Text("Cost and break-even prices", "費用と損益分岐価格")
-COST_LEAD: Final = Text("One epoch, at your prices.", "1 エポックあたり(入力された単価による)。")
+COST_LEAD: Final = Text("One epoch, at your prices.", "1 エポックあたり（入力された単価による）。")
 BREAK_EVEN: Final = Text("Break-even prices", "損益分岐価格")
 BREAK_EVEN_LEAD: Final = Text(
     "At these prices Tempo and the alternative cost the same; everything else stays as it is.",
@@ -96,7 +110,7 @@ EVEN: Final = {
     ),
     "hour_saved": Text(
         "what each hour saved against the TEE alone costs; less than zero is a saving",
-        "TEE 単独に対して短縮される 1 時間あたりの追加費用(負の値は節約)",
+        "TEE 単独に対して短縮される 1 時間あたりの追加費用（負の値は節約）",
     ),
     "protection": Text(
         "what protection costs for an epoch, against the same GPU without any",
@@ -131,4 +145,4 @@ ASSUMED: Final = (
         "比較対象の GPU の時間は、線形演算量を演算速度で割っただけの下限値です。",
     ),
 )
-CALIBRATED: Final = Text("Measured at {at}", "測定日時 {at}")
+CALIBRATED: Final = Text("Measured {at}, planned with Tempo {version}", "測定日時 {at}、作成 Tempo {version}")

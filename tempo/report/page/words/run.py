@@ -16,7 +16,7 @@ TONES: Final = {
 SENT: Final = Text(
     "{share} of the linear arithmetic of this run was done by {workers} workers that nobody has to trust; keys, "
     "data, labels and model stayed in the trusted machine.",
-    "この実行の線形演算のうち {share} を、信頼を必要としないワーカー {workers} 台が処理しました。鍵、データ、"
+    "この実行の線形演算のうち {share} を、信頼を前提としないワーカー {workers} 台が処理しました。鍵、データ、"
     "ラベル、モデルは、信頼するマシンの外に出ていません。",
 )
 SENT_CLEAR: Final = Text(
@@ -35,29 +35,29 @@ SOME_WRONG: Final = Text(
     "{failed} of {checks} checks failed; none of these replies was used, the work was done again, and the "
     "workers at fault ({names}) were set aside.",
     "検査 {checks} 件のうち {failed} 件で不正な結果を検出しました。検出した結果は使用せずに計算をやり直し、"
-    "該当ワーカー({names})を切り離しました。",
+    "該当ワーカー（{names}）を切り離しました。",
 )
 ON_PURPOSE: Final = Text(
     "These lies were told on purpose, to show that they are found: {told} were told.",
-    "この不正は、検出できることを示すために意図的に発生させたものです(計 {told} 件)。",
+    "この不正は、検出できることを示すために意図的に発生させたものです（計 {told} 件）。",
 )
 SAME_ACCURACY: Final = Text(
     "The model is as accurate as one trained plainly: {tempo} against {plain}.",
-    "通常の学習と比べた正解率は {tempo}(通常 {plain})で、定めた許容差の範囲内です。",
+    "通常の学習と比べた正解率は {tempo}（通常 {plain}）で、定めた許容差の範囲内です。",
 )
 OTHER_ACCURACY: Final = Text(
     "The comparison with plain training broke a promise: {tempo} against {plain}.",
-    "通常の学習との比較で、約束した条件を満たしませんでした(正解率 {tempo}、通常 {plain})。",
+    "通常の学習との比較で、約束した条件を満たしませんでした（正解率 {tempo}、通常 {plain}）。",
 )
 HEURISTIC: Final = Text(
     "What the provider saw was mixed in secret coordinates. That is a heuristic, not a proof: {found}.",
     "事業者から見えたのは、秘密の座標系で混合された数値だけです。ただし、この方式は経験的なもので、安全性の"
-    "数学的な証明はありません({found})。",
+    "数学的な証明はありません（{found}）。",
 )
 PAPERS_MASK: Final = Text(
     "The scheme is the published baseline, kept for comparison, and several attacks undo it: {found}. It protects "
     "no secret.",
-    "この方式は比較用に残している論文の手法で、複数の攻撃によって復元されます({found})。機密データの保護には"
+    "この方式は比較用に残している論文の手法で、複数の攻撃によって復元されます（{found}）。機密データの保護には"
     "使用できません。",
 )
 PROVEN: Final = Text(
@@ -68,22 +68,22 @@ PROVEN: Final = Text(
 )
 ONE_OWNER: Final = Text(
     "But all workers had one owner in this run (unsafe_one_owner), who could see everything.",
-    "ただし、この実行ではすべてのワーカーが同一の事業者に属しており(unsafe_one_owner)、その事業者は全内容を復元できます。",
+    "ただし、この実行ではすべてのワーカーが同一の事業者に属しており（unsafe_one_owner）、その事業者は全内容を復元できます。",
 )
 OF_ATTACKS: Final = Text(
     "of {n} attacks measured {where}, {parts}", "{where}測定した攻撃 {n} 件のうち、{parts}"
 )
 WHERE_SHIPPED: Final = Text("on reference runs", "参照用の学習で")
 WHERE_GIVEN: Final = Text("for this report", "本レポート用に")
-BROKEN_BY: Final = Text("What broke it: {names}.", "突破した攻撃:{names}。")
-BREAKER: Final = Text("{attack} (presumes: {needs})", "{attack}(前提:{needs})")
+BROKEN_BY: Final = Text("What broke it: {names}.", "突破した攻撃：{names}。")
+BREAKER: Final = Text("{attack} (presumes: {needs})", "{attack}（前提：{needs}）")
 NO_ATTACKS: Final = Text("no attack was measured", "攻撃の測定結果はありません")
 N_BROKEN: Final = Text("{n} broke it", "突破 {n} 件")
 N_LEAKS: Final = Text("{n} found a leak", "漏えいあり {n} 件")
 N_VISIBLE: Final = Text("{n} saw what is documented as visible", "仕様上見えるもののみ {n} 件")
 N_UNDECIDED: Final = Text("{n} are undecided", "判定保留 {n} 件")
 N_HOLDS: Final = Text("{n} found nothing", "発見なし {n} 件")
-MISSING: Final = Text("Not part of this report: {what}.", "本レポートに含まれない項目:{what}。")
+MISSING: Final = Text("Not part of this report: {what}.", "本レポートに含まれない項目：{what}。")
 MISSING_ATTESTATION: Final = Text("attestation of the hardware", "ハードウェアのアテステーション")
 MISSING_AUDIT: Final = Text("the audit log", "監査ログ")
 MISSING_ACCURACY: Final = Text("accuracy against plain training", "通常の学習との正解率の比較")
@@ -95,14 +95,17 @@ FALLBACK: Final = Text(
 
 # ---- key figures ----------------------------------------------------------------------------------------
 
-KEY_OFFLOADED: Final = Text("done by untrusted workers", "信頼不要のワーカーが処理した演算量")
-KEY_CHECKS: Final = Text("wrong replies caught, of {checks} checked", "検出した不正な結果(検査 {checks} 件中)")
-KEY_ACCURACY: Final = Text("accuracy, plain training {plain}", "正解率(通常の学習 {plain})")
-KEY_SLOWER: Final = Text("the time of plain training here", "通常の学習に対する所要時間(本環境)")
-KEY_ATTACKS: Final = Text("attacks that broke it or found a leak, of {n} measured", "突破または漏えいに至った攻撃(測定 {n} 件中)")
+KEY_OFFLOADED: Final = Text("done by untrusted workers", "信頼対象外のワーカーが処理した演算の割合")
+KEY_CHECKS: Final = Text(
+    "wrong replies caught, of {checks} checked", "検出した不正な結果（検査 {checks} 件中）"
+)
+KEY_ACCURACY: Final = Text("accuracy, plain training {plain}", "正解率（通常の学習 {plain}）")
+KEY_SLOWER: Final = Text("the time of plain training here", "通常の学習に対する所要時間（本環境）")
+KEY_ATTACKS: Final = Text(
+    "attacks that broke it or found a leak, of {n} measured", "突破または漏えいに至った攻撃（測定 {n} 件中）"
+)
 KEY_SENT: Final = Text("sent and received", "送受信データ量")
 KEY_ENCODINGS: Final = Text("encodings saved by the key shift", "鍵シフトで省いた符号化の割合")
-KEY_RETRIED: Final = Text("jobs done again, none lost", "再実行した処理(欠落なし)")
 
 # ---- scheme ---------------------------------------------------------------------------------------------
 
@@ -111,13 +114,13 @@ SCHEMES: Final = {
         "Each operand is multiplied on both sides by a secret basis: secret permutations and real scales in turns "
         "with block Hadamard mixing, drawn anew for every operation. A heuristic: it stands on what attacks were "
         "measured to find, not on a proof.",
-        "各オペランドの両側に秘密の基底(秘密の置換・実数スケールとブロック・アダマール混合の繰り返し)を掛けます。"
+        "各オペランドの両側に秘密の基底（秘密の置換・実数スケールとブロック・アダマール混合の繰り返し）を掛けます。"
         "行の基底は演算ごとに新しく生成します。経験的な方式であり、根拠は証明ではなく攻撃の実測結果です。",
     ),
     "monomial": Text(
         "The mask of the published paper: a permutation and a random coefficient on each axis. Kept as the baseline; "
         "several attacks undo it.",
-        "論文で提案されたマスク(各軸の置換と乱数係数)です。比較の基準として残しており、複数の攻撃で復元されます。",
+        "論文で提案されたマスク（各軸の置換と乱数係数）です。比較の基準として残しており、複数の攻撃で復元されます。",
     ),
     "shares": Text(
         "Each operand is split into random shares over workers of different owners. Proven: what any one owner sees "

@@ -9,7 +9,6 @@ from tempo.report.page.text import Text
 PROTECTED: Final = Text("What was protected, and how", "保護の対象と方式")
 SCHEME: Final = Text("Scheme", "秘匿方式")
 PLACEMENT: Final = Text("Which layer ran where", "各層の実行場所")
-OF_FLOPS: Final = Text("{share} of the linear arithmetic", "線形演算の {share}")
 
 SAW: Final = Text("What the provider saw, and could learn", "事業者が見たもの、知り得たもの")
 SAW_LEAD: Final = Text(
@@ -39,7 +38,7 @@ ATTACKS_GIVEN: Final = Text(
     "Measured by {command}, under the scheme of this run.",
     "{command} により、この実行と同じ秘匿方式で測定した結果です。",
 )
-OWN_ATTACKS: Final = Text("On your own model:", "ご自身のモデルで測定する場合:")
+OWN_ATTACKS: Final = Text("On your own model:", "ご自身のモデルで測定する場合：")
 ATTACK: Final = Text("Attack", "攻撃")
 NEEDS: Final = Text("What the attacker must know", "攻撃者が必要とする知識")
 VERDICT: Final = Text("Verdict", "判定")
@@ -68,20 +67,29 @@ PICTURES_LEFT: Final = Text(
 )
 RECOVERED: Final = Text("recovered", "復元結果")
 TRUE: Final = Text("true input", "元の入力")
-PICTURE_ALT: Final = Text("{what}: {attack} under {scheme}, {title}", "{what}:{scheme} に対する {attack}、{title}")
+PICTURE_ALT: Final = Text(
+    "{what}: {attack} under {scheme}, {title}", "{what}:{scheme} に対する {attack}、{title}"
+)
 
 EVENTS: Final = Text("Integrity and availability", "完全性と可用性")
 CHECKS: Final = Text("replies checked", "検査した結果")
 FAILED: Final = Text("checks failed", "検査で不正と判定")
 RETRIES: Final = Text("jobs done again", "再実行した処理")
-FALLBACKS: Final = Text("pieces done in the TEE for want of workers", "ワーカー不足により TEE 内で実行した処理")
+FALLBACKS: Final = Text(
+    "pieces done in the TEE for want of workers", "ワーカー不足により TEE 内で実行した処理"
+)
 SET_ASIDE: Final = Text("workers caught", "不正を検出したワーカー")
 EVENT: Final = Text("Event", "事象")
 TIMES: Final = Text("Times", "回数")
 WHAT_IT_IS: Final = Text("What it is", "説明")
 DETAIL: Final = Text("Detail", "詳細")
-NO_EVENTS: Final = Text("No event: no worker was lost, late, refused or wrong.", "特記すべき事象はありません(喪失、遅延、拒否、不正のいずれもなし)。")
-LIST_OF_EVENTS: Final = Text("Events, in their order ({shown} of {n})", "事象の一覧(発生順、{n} 件中 {shown} 件)")
+NO_EVENTS: Final = Text(
+    "No event: no worker was lost, late, refused or wrong.",
+    "特記すべき事象はありません（喪失、遅延、拒否、不正のいずれもなし）。",
+)
+LIST_OF_EVENTS: Final = Text(
+    "Events, in their order ({shown} of {n})", "事象の一覧（発生順、{n} 件中 {shown} 件）"
+)
 PROMISES: Final = Text("What the checks find", "検査の検出能力")
 PROMISE: Final = Text(
     "A row that is off by {size} of its size is missed with probability {miss} at most.",
@@ -89,20 +97,26 @@ PROMISE: Final = Text(
 )
 ARITHMETIC: Final = Text("Arithmetic", "演算精度")
 PROBES: Final = Text("Probes", "検査ベクトル数")
-EXACT: Final = Text("Under shares every check is exact arithmetic on integers.", "shares 方式の検査は整数の厳密な演算で行います。")
-TOLD_AND_CAUGHT: Final = Text("Lies told on purpose: {told}; checks that failed: {caught}.", "意図的に発生させた不正:{told} 件、検出した不正:{caught} 件。")
+EXACT: Final = Text(
+    "Under shares every check is exact arithmetic on integers.",
+    "shares 方式の検査は整数の厳密な演算で行います。",
+)
+TOLD_AND_CAUGHT: Final = Text(
+    "Lies told on purpose: {told}; checks that failed: {caught}.",
+    "意図的に発生させた不正：{told} 件、検出した不正：{caught} 件。",
+)
 
 ACCURACY: Final = Text("Accuracy against plain training", "通常の学習との精度比較")
 ACCURACY_LEAD: Final = Text(
     "The same model ({parameters} parameters) on {data}, {steps} steps from the same seed, once plainly and once under "
     "Tempo. Losses may differ by rounding alone, within the bound drawn below.",
-    "同一のモデル(パラメーター数 {parameters})を {data} で、同じシードから {steps} ステップ、通常の方法と Tempo の"
+    "同一のモデル（パラメーター数 {parameters}）を {data} で、同じシードから {steps} ステップ、通常の方法と Tempo の"
     "双方で学習しました。損失の差は丸め誤差によるものだけが許容され、その上限を図に示します。",
 )
 PLAIN: Final = Text("Plain PyTorch", "通常の PyTorch")
 TEMPO: Final = Text("Tempo", "Tempo")
 LOSS: Final = Text("Training loss", "学習損失")
-DIFFERENCE: Final = Text("Difference of the losses (logarithmic)", "損失の差(対数目盛)")
+DIFFERENCE: Final = Text("Difference of the losses (logarithmic)", "損失の差（対数目盛）")
 MEASURED: Final = Text("measured", "実測値")
 ALLOWED: Final = Text("allowed", "許容上限")
 STEP: Final = Text("Step", "ステップ")
@@ -119,10 +133,16 @@ WORST: Final = Text("Greatest difference of the losses", "損失の最大差")
 LIE_MARK: Final = Text("a worker lied and was caught", "ワーカーの不正を検出")
 KILL_MARK: Final = Text("a worker was killed", "ワーカーを強制停止")
 BROKEN: Final = Text("Promises that were not kept", "満たされなかった条件")
-CURVE_ALT: Final = Text("{what} over {steps} steps. The figures are in the table beside it.", "{steps} ステップにわたる{what}の推移。数値は併記の表に示します。")
+CURVE_ALT: Final = Text(
+    "{what} over {steps} steps. The figures are in the table beside it.",
+    "{steps} ステップにわたる{what}の推移。数値は併記の表に示します。",
+)
 
 TIME: Final = Text("Where the time went", "処理時間の内訳")
-TIME_LEAD: Final = Text("Seconds of the trusted machine by part of its work, {total} in all.", "信頼するマシンの処理時間の内訳(合計 {total})。")
+TIME_LEAD: Final = Text(
+    "Seconds of the trusted machine by part of its work, {total} in all.",
+    "信頼するマシンの処理時間の内訳（合計 {total}）。",
+)
 PART: Final = Text("Part", "処理")
 STEP_TIMELINE: Final = Text("Timeline of one step", "1 ステップの時系列")
 TIMELINE_LEAD: Final = Text(
@@ -137,15 +157,18 @@ SPEED: Final = Text("Share of what is possible", "理論上限に対する到達
 SPEED_LEAD: Final = Text(
     "The law bounds the speed-up over the TEE alone by how fast it copies memory, S ≤ 3hb/(mF); the roofline adds link "
     "and workers. Measured by {command}.",
-    "TEE 単独に対する高速化の上限は、メモリー複製の速度で決まります(S ≤ 3hb/(mF))。ルーフラインはこれに通信路と"
-    "ワーカーの性能を加えた上限です。測定コマンド:{command}",
+    "TEE 単独に対する高速化の上限は、メモリー複製の速度で決まります（S ≤ 3hb/(mF)）。ルーフラインはこれに通信路と"
+    "ワーカーの性能を加えた上限です。測定には {command} を使用しました。",
 )
 SPEEDUP: Final = Text("Speed-up over TEE alone", "TEE 単独に対する速度")
 ROOFLINE: Final = Text("Share of roofline", "ルーフライン比")
 LAW: Final = Text("Share of the law", "理論上限比")
 
 COST: Final = Text("Cost against the alternatives", "他の方法とのコスト比較")
-COST_LEAD: Final = Text("One epoch of {model}, at the prices that were given.", "{model} の 1 エポックあたり。単価は入力された値を使用しています。")
+COST_LEAD: Final = Text(
+    "One epoch of {model}, at the prices that were given.",
+    "{model} の 1 エポックあたり。単価は入力された値を使用しています。",
+)
 COST_UNPRICED: Final = Text(
     "The plan that was given has no prices: say --samples and the prices.",
     "指定された計画に価格が含まれていません。--samples と単価を指定してください。",
@@ -167,18 +190,25 @@ ATTESTED: Final = Text(
     "Evidence of kind {kind} was verified and admitted by the policy {policy}.",
     "{kind} の証拠を検証し、ポリシー {policy} により承認しました。",
 )
-REFUSED: Final = Text("Evidence was refused by the policy {policy}.", "証拠はポリシー {policy} により拒否されました。")
-SIMULATED: Final = Text("It is simulated: it proves nothing about hardware.", "これはシミュレーションであり、ハードウェアについては何も証明しません。")
+REFUSED: Final = Text(
+    "Evidence was refused by the policy {policy}.", "証拠はポリシー {policy} により拒否されました。"
+)
+SIMULATED: Final = Text(
+    "It is simulated: it proves nothing about hardware.",
+    "これはシミュレーションであり、ハードウェアについては何も証明しません。",
+)
 AUDIT: Final = Text("Audit log", "監査ログ")
 AUDIT_LEAD: Final = Text(
     "{entries} entries of {origin}, from {first} to {last}: signature, order and every entry were verified while this page "
     "was made.",
-    "{origin} の記録 {entries} 件({first} から {last} まで)について、署名、順序、全記録の整合性を本ページの作成時に検証しました。",
+    "{origin} の記録 {entries} 件（{first} から {last} まで）について、署名、順序、全記録の整合性を本ページの作成時に検証しました。",
 )
-AUDIT_EXTENDS: Final = Text("It extends the {n} entries seen earlier.", "以前に確認した {n} 件の記録を正しく引き継いでいます。")
+AUDIT_EXTENDS: Final = Text(
+    "It extends the {n} entries seen earlier.", "以前に確認した {n} 件の記録を正しく引き継いでいます。"
+)
 AUDIT_ALONE: Final = Text(
     "Whether the log was taken back to an older state cannot be told without an earlier checkpoint (--since).",
-    "過去の状態に巻き戻されていないことは、以前のチェックポイント(--since)がないと確認できません。",
+    "過去の状態に巻き戻されていないことは、以前のチェックポイント（--since）がないと確認できません。",
 )
 AUDIT_ROOT: Final = Text("Root", "ルートハッシュ")
 KIND: Final = Text("Kind of entry", "記録の種類")
