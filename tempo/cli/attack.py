@@ -176,5 +176,6 @@ def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
         (out / "attack.csv").write_text(as_csv(result))
         (out / "attack.md").write_text(markdown(fields, result, pictures))
     stderr().print(
-        f"Written: {out}/attack.json, .csv, .md, verdicts.json, pictures.json and {len(pictures)} pictures", soft_wrap=True
+        f"Written: {out}/attack.json, .csv, .md, verdicts.json, pictures.json and {len(pictures)} pictures",
+        soft_wrap=True,
     )

@@ -25,7 +25,7 @@ class Language(StrEnum):
 
 
 def ready_for_pages(path: Path) -> None:
-    """Asked before anything is measured. Raises UsageError without jinja2, OutsideError without the folder."""
+    """Asked before anything is measured. Raises UsageError without jinja2, OutsideError without a folder."""
     if find_spec("jinja2") is None:
         raise UsageError("pages are made with jinja2: pip install 'tempo-confidential[report]'")
     if path.is_dir() or not path.absolute().parent.is_dir():

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """Make one HTML page of a run, in English and Japanese, for people who decide.
 
-RUN is a file that session.report().save(...), tempo demo or tempo plan --json wrote, or the folder of tempo demo. What lies
-beside it in the folder (attack.json, bench-layers.json, plan.json, timeline.json, attestation.json) is read too.
+RUN is a file that session.report().save(...), tempo demo or tempo plan --json wrote, or the folder of tempo
+demo. What lies beside it in the folder (attack.json, bench-layers.json, plan.json, timeline.json,
+attestation.json) is read too.
 
 Examples: "tempo demo" and then "tempo report demo-results".
 "tempo report run.json --attack found --log log --key log.pub --lang ja".

@@ -4,8 +4,8 @@
     standardise    every project by the same rules: keys, evidence, log, prices
     routine        nothing to decide any more: limits that raise a question when they are passed
 
-A criterion is a name, figures with their unit in the name, and the command that measures it. state: "met" or "not met" where
-the plan itself can tell, else "open".
+A criterion is a name, figures with their unit in the name, and the command that measures it. state: "met" or
+"not met" where the plan itself can tell, else "open".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prices at which Tempo and an alternative cost the same, from the prices that the user gave.
 
-With t, T, c hours of an epoch under Tempo, in the TEE alone, on a confidential GPU; a, g, k prices of an hour of the
-TEE's machine, of one of n workers, of a confidential GPU; e of a gigabyte, V gigabytes an epoch:
+With t, T, c hours of an epoch under Tempo, in the TEE alone, on a confidential GPU; a, g, k prices of an hour
+of the TEE's machine, of one of n workers, of a confidential GPU; e of a gigabyte, V gigabytes an epoch:
 
     (a + n g) t + e V = a T       solved for g, or for e         Tempo against the TEE alone
     (a + n g) t + e V = k c       solved for k                   Tempo against a confidential GPU
@@ -36,8 +36,8 @@ class Even:
 
 
 def break_even(prices: Prices, options: Sequence[Option], *, workers: int, epoch_bytes: float) -> list[Even]:
-    """options: of `tempo.plan.money.epoch_costs`. epoch_bytes: over the boundary, both ways. Empty where nothing is
-    sent; a price that others are missing for is left out."""
+    """options: of `tempo.plan.money.epoch_costs`. epoch_bytes: over the boundary, both ways. Empty where
+    nothing is sent; a price that others are missing for is left out."""
     by_name = {option.name: option for option in options}
     tempo, tee = by_name.get("tempo"), by_name.get("tee-only")
     if not workers or tempo is None or tee is None:

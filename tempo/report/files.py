@@ -1,4 +1,4 @@
-"""JSON files of Tempo, read as data of strangers: types are checked, unknown fields ignored, sizes limited."""
+"""JSON files of Tempo, read as data of strangers: types checked, unknown fields ignored, sizes limited."""
 
 from __future__ import annotations
 

@@ -16,13 +16,12 @@ import msgspec
 from tempo.errors import UsageError
 from tempo.report import verdicts
 from tempo.report.files import JsonFile
-from tempo.report.run import VERSION, Run, SessionPart
+from tempo.report.run import VERSION, Run
 from tempo.report.sections import (
+    AttackRow,
     Attacks,
     Attestation,
-    AttackRow,
     Audit,
-    Bar,
     Cost,
     CostRow,
     Picture,
@@ -30,7 +29,6 @@ from tempo.report.sections import (
     Speed,
     SpeedRow,
     Timeline,
-    Training,
 )
 
 #: Of the run itself in a folder, the first that is there.
@@ -149,7 +147,7 @@ def from_demo(file: JsonFile) -> Run:
         "tempo_seconds": f.get("tempo_train_seconds"),
         "data": f.get("images"),
     }
-    head = {name: f[name] for name in ("tempo", "machine", "commit") if name in f}
+    head: dict[str, Any] = {name: f[name] for name in ("tempo", "machine", "commit") if name in f}
     whole = {**head, "tempo_run": VERSION, "made_at": now(), "session": f.get("report"), "training": training}
     return file.convert({**whole, "title": "tempo demo"}, Run)
 

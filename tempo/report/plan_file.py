@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from msgspec import field
+
 from tempo.report.sections import CostRow, Frozen, Source
 
 
@@ -98,12 +100,12 @@ class PlanFile(Frozen, frozen=True):
     measured: list[Compared]
     money: list[CostRow]
     calibration: dict[str, Any]
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = field(default_factory=dict)
     commit: str | None = None
-    break_even: list[EvenRow] = []
-    adoption: list[StageRow] = []
+    break_even: list[EvenRow] = field(default_factory=list)
+    adoption: list[StageRow] = field(default_factory=list)
     currency: str = ""
-    sources: list[Source] = []
+    sources: list[Source] = field(default_factory=list)
 
     @property
     def codes(self) -> set[str]:

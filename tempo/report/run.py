@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import msgspec
+from msgspec import field
 
 from tempo.errors import OutsideError
 from tempo.report.sections import Attacks, Attestation, Audit, Cost, Frozen, Source, Speed, Timeline, Training
@@ -31,7 +32,7 @@ class Placed(Frozen, frozen=True):
     calls: int
     forward_flops: int
     backward_flops: int
-    visible: list[str] = []
+    visible: list[str] = field(default_factory=list)
 
     @property
     def flops(self) -> int:
@@ -79,11 +80,11 @@ class SessionPart(Frozen, frozen=True):
     local_fallbacks: int
     quarantined: list[str]
     seconds: dict[str, float]
-    events: list[Happened] = []
-    notes: list[str] = []
-    integrity: list[Promise] = []
-    settings: dict[str, Any] = {}
-    jobs: dict[str, int] = {}
+    events: list[Happened] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    integrity: list[Promise] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)
 
     @property
     def offloaded_flops(self) -> int:
@@ -108,16 +109,16 @@ class Run(Frozen, frozen=True):
     made_at: str
     session: SessionPart
     title: str = ""
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = field(default_factory=dict)
     commit: str | None = None
     training: Training | None = None
     timeline: Timeline | None = None
     attacks: Attacks | None = None
     speed: Speed | None = None
     cost: Cost | None = None
-    attestations: list[Attestation] = []
+    attestations: list[Attestation] = field(default_factory=list)
     audit: Audit | None = None
-    sources: list[Source] = []
+    sources: list[Source] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.tempo_run != VERSION:
@@ -129,5 +130,6 @@ class Run(Frozen, frozen=True):
             Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
         except OSError as error:
             raise OutsideError(
-                f"the report cannot be written to {path} ({error.strerror}). Name a file in a folder that exists"
+                f"the report cannot be written to {path} ({error.strerror}). "
+                "Name a file in a folder that exists"
             ) from error

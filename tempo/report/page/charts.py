@@ -1,5 +1,5 @@
-"""Geometry of the charts. Drawn by templates as stretched SVG without text in it: labels are HTML around it, so
-that they wrap, scale and are read aloud, and every chart is, or stands beside, a table of its figures."""
+"""Geometry of the charts. Templates draw them as stretched SVG without text in it: labels are HTML around it,
+so that they wrap, scale and are read aloud, and every chart is, or stands beside, a table of its figures."""
 
 from __future__ import annotations
 

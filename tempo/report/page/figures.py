@@ -22,7 +22,7 @@ def percent(share: float | None, digits: int = 1) -> Text:
         return NONE
     least = 10.0**-digits
     shown = round(100 * share, digits)
-    if 0 < share and shown < least:
+    if share > 0 and shown < least:
         return Text(f"under {least:g} %", f"{least:g} % 未満")
     if share < 1 and shown >= 100:
         return Text(f"over {100 - least:g} %", f"{100 - least:g} % 超")

@@ -47,8 +47,8 @@ def unit(plan: PlanFile) -> Text:
 
 
 def tone(plan: PlanFile) -> str:
-    """good: faster than the TEE alone in any arithmetic, and no alternative is cheaper as far as prices are known.
-    bad: not even faster."""
+    """good: faster than the TEE alone in any arithmetic, and no alternative is cheaper as far as prices are
+    known. bad: not even faster."""
     t = plan.totals
     if not plan.sent_share or t.speedup_over_tee <= _GAIN:
         return "bad"

@@ -49,7 +49,7 @@ def verdicts(run: Run) -> Mapping[str, int]:
 
 
 def tone(run: Run) -> str:
-    """bad: nothing is protected, or a promise was broken. good: proven, checked, attested and logged. else care."""
+    """bad: nothing is protected, or a promise was broken. good: proven, checked, attested, logged."""
     s, training = run.session, run.training
     one_owner = bool(s.settings.get("unsafe_one_owner"))
     if s.scheme in ("unsafe_none", "monomial") and s.offloaded_flops:

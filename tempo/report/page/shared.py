@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tempo.report.page.text import Text
-from tempo.report.page.view import Block, Code, Para, Section, Table
+from tempo.report.page.view import Block, Cell, Code, Para, Section, Table
 from tempo.report.page.words import codes, common, sections
 from tempo.report.sections import Source
 from tempo.secrecy.visible import CODES, meaning, remedy, worst
@@ -17,7 +17,7 @@ LONG: Final = 12
 
 def visible_table(layers: Mapping[str, int]) -> Table:
     """layers: how many show each code."""
-    rows: list[list[Any]] = []
+    rows: list[list[Cell]] = []
     for code in (c for c in CODES if layers.get(c)):
         seen, without = codes.VISIBLE_JA[code]
         rows.append(
@@ -52,7 +52,7 @@ def origin(
     machine: Mapping[str, Any], commit: str | None, sources: Sequence[Source], *more: Block
 ) -> Section:
     """Machine, commit, files with their digests."""
-    rows: list[list[Any]] = []
+    rows: list[list[Cell]] = []
     cpu, cores = machine.get("cpu"), machine.get("cores")
     if cpu:
         rows.append([common.MACHINE, str(cpu)])
@@ -61,18 +61,16 @@ def origin(
     gpus = machine.get("gpus")
     if isinstance(gpus, list) and gpus:
         rows.append([Text("GPU", "GPU"), ", ".join(str(g) for g in gpus)])
-    rows += [[name, str(machine[name])] for name in ("system", "python", "torch") if machine.get(name)]
+    rows += [
+        [Text.same(name), str(machine[name])] for name in ("system", "python", "torch") if machine.get(name)
+    ]
     rows.append([common.COMMIT, Code(commit) if commit else common.OUTSIDE])
     blocks: list[Block] = [
-        Table(common.MACHINE, (common.NAME, common.FIGURE), [[_text(a), b] for a, b in rows], slim=True),
+        Table(common.MACHINE, (common.NAME, common.FIGURE), rows, slim=True),
         *more,
     ]
     if sources:
-        files = [[Code(s.name), s.what, Code(s.sha256)] for s in sources]
+        files: list[list[Cell]] = [[Code(s.name), s.what, Code(s.sha256)] for s in sources]
         heads = (common.FILE, common.MEANING, common.FINGERPRINT)
         blocks.append(Table(common.SOURCES, heads, files))
     return Section("origin", common.ORIGIN, [*blocks, Para(common.OFFLINE)])
-
-
-def _text(value: Text | str) -> Text:
-    return value if isinstance(value, Text) else Text.same(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from string import Formatter
-from typing import Final, Self, final
+from typing import Final, Literal, Self, final
 
 from markupsafe import Markup, escape
 
@@ -40,7 +40,8 @@ class Text:
         """Escaped; jinja2 asks for it. What is alike in both languages stands there once."""
         if self.en == self.ja:
             return str(escape(self.en))
-        return f'<span class="en" lang="en">{escape(self.en)}</span><span class="ja" lang="ja">{escape(self.ja)}</span>'
+        en, ja = escape(self.en), escape(self.ja)
+        return f'<span class="en" lang="en">{en}</span><span class="ja" lang="ja">{ja}</span>'
 
     def __bool__(self) -> bool:
         return bool(self.en)
@@ -64,10 +65,10 @@ def sentences(parts: list[Text]) -> Text:
     return Text(" ".join(p.en for p in parts if p.en), "".join(p.ja for p in parts if p.ja))
 
 
-def attribute(text: Text, language: str, name: str = "aria-label") -> Markup:
+def attribute(text: Text, language: str, name: Literal["aria-label", "alt"] = "aria-label") -> Markup:
     """An attribute in the language that the page opens in, and in both for the switch to choose from."""
     shown = text.ja if language == "ja" else text.en
-    return Markup('{}="{}" data-en="{}" data-ja="{}"').format(Markup(name), shown, text.en, text.ja)
+    return Markup('{}="{}" data-en="{}" data-ja="{}"').format(name, shown, text.en, text.ja)
 
 
 def _closed(japanese: str) -> str:

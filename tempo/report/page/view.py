@@ -1,4 +1,4 @@
-"""What a page is made of, before it is HTML: sections of blocks, tables of cells. Templates draw each kind."""
+"""What a page is made of before it is HTML: sections of blocks, tables of cells. Templates draw each kind."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class Missing:
 @final
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The first column heads its row. numbers: columns of figures. folded: a summary to open it by, where it is
-    long. slim: two or three short columns, which fit on a phone as they are."""
+    """The first column heads its row. numbers: columns of figures. folded: a summary to open it by, where it
+    is long. slim: two or three short columns, which fit on a phone as they are."""
 
     caption: Text
     heads: Sequence[Text]
@@ -200,8 +200,8 @@ class KeyFigure:
 @final
 @dataclass(frozen=True, slots=True)
 class Page:
-    """tone: good, care, bad. verdict: its headline; summary: one paragraph in plain words. onward: the anchor of what
-    the verdict leaves open."""
+    """tone: good, care, bad. verdict: its headline; summary: one paragraph in plain words. onward: the anchor
+    of what the verdict leaves open."""
 
     kind_of: Text
     title: Text

@@ -18,16 +18,16 @@ from tempo.report.run import VERSION, Run, SessionPart
 
 #: Change it only with VERSION and docs/report.md: files of users have these fields.
 FIELDS = {
-    Run: "tempo_run tempo made_at session title machine commit training timeline attacks speed cost "
-    "attestations audit sources",
-    SessionPart: "scheme key_shift rows encodings encodings_without_key_shift bytes_sent bytes_received checks "
-    "checks_failed retries local_fallbacks quarantined seconds events notes integrity settings jobs",
-    parts.Training: "plain_losses tempo_losses allowed_differences plain_accuracy tempo_accuracy plain_seconds "
-    "tempo_seconds steps batch data parameters lies_told lie_steps kill_step broken_promises",
+    Run: "tempo_run tempo made_at session title machine commit training timeline attacks speed "
+    "cost attestations audit sources",
+    SessionPart: "scheme key_shift rows encodings encodings_without_key_shift bytes_sent bytes_received "
+    "checks checks_failed retries local_fallbacks quarantined seconds events notes integrity settings jobs",
+    parts.Training: "plain_losses tempo_losses allowed_differences plain_accuracy tempo_accuracy "
+    "plain_seconds tempo_seconds steps batch data parameters lies_told lie_steps kill_step broken_promises",
     parts.Bar: "part lane start seconds",
     parts.Attacks: "of date command rows pictures pictures_left_out",
-    parts.AttackRow: "attack scheme reference operand verdict side_knowledge note score chance undefended low "
-    "high n",
+    parts.AttackRow: "attack scheme reference operand verdict side_knowledge note score chance undefended "
+    "low high n",
     parts.Picture: "attack scheme reference title width height recovered true",
     parts.SpeedRow: "op shape scheme workers seconds master_seconds roofline_share speedup_over_tee_only "
     "law_speedup law_share",
