@@ -78,6 +78,8 @@ class AttackRow(Frozen, frozen=True):
     low: float | None = None
     high: float | None = None
     n: int = 0
+    #: Measured for the release, not for this report.
+    shipped: bool = False
 
 
 @final
@@ -117,7 +119,7 @@ class SpeedRow(Frozen, frozen=True):
     """A row of `tempo bench layers|paper`, mode tempo."""
 
     op: str
-    shape: str
+    shape: str | list[int] | dict[str, int]
     scheme: str | None = None
     workers: int | None = None
     seconds: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from os import PathLike
 from typing import Any
 
@@ -146,5 +146,11 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON has it."""
-    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+    """A setting as JSON has it; of settings within, those that are not the defaults."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        usual = type(value)()
+        names = [f.name for f in fields(value) if getattr(value, f.name) != getattr(usual, f.name)]
+        return ", ".join(f"{name} = {getattr(value, name)}" for name in names)
+    return repr(value)

@@ -93,8 +93,10 @@ def unverified(run: Run) -> Section:
         said.append(gaps.AUDIT)
     if run.attacks is None:
         said.append(gaps.ATTACKS)
-    elif run.attacks.of == "shipped":
+    elif all(row.shipped for row in run.attacks.rows):
         said.append(gaps.SHIPPED)
+    elif any(row.shipped for row in run.attacks.rows):
+        said.append(gaps.PARTLY)
     skipped = [row.attack for row in worst_rows(run) if row.verdict == "skipped"]
     undecided = [row.attack for row in worst_rows(run) if row.verdict == "undecided"]
     if undecided:

@@ -112,6 +112,8 @@ def _attacks(run: Run) -> list[Block]:
         blocks.append(Para(w.ATTACKS_SHIPPED.of(date=found.date)))
     else:
         blocks.append(Para(w.ATTACKS_GIVEN.of(command=found.command or "tempo attack")))
+        if any(row.shipped for row in worst_rows(run)):
+            blocks.append(Para(w.ATTACKS_REST))
     rows: list[list[Cell]] = []
     for row in worst_rows(run):
         tries, needs = wa.ATTACKS.get(row.attack, (Text.same(row.operand), Text.same(row.side_knowledge)))
@@ -125,9 +127,22 @@ def _attacks(run: Run) -> list[Block]:
                 f.fixed(row.score),
                 f.fixed(row.chance),
                 f.fixed(row.undefended),
+                "" if row.verdict == "skipped" else w.BY_RELEASE if row.shipped else w.BY_REPORT,
             ]
         )
-    heads = (*(w.ATTACK, common.MEANING, w.NEEDS, w.VERDICT, w.GAUGE, w.SCORE, w.CHANCE, w.UNDEFENDED),)
+    heads = (
+        *(
+            w.ATTACK,
+            common.MEANING,
+            w.NEEDS,
+            w.VERDICT,
+            w.GAUGE,
+            w.SCORE,
+            w.CHANCE,
+            w.UNDEFENDED,
+            w.MEASURED_BY,
+        ),
+    )
     blocks += [Table(w.ATTACKS, heads, rows, frozenset({5, 6, 7})), Para(w.SCALE_NOTE, "note")]
     meant = [name for name in wa.MEANINGS if any(row.verdict == name for row in worst_rows(run))]
     blocks += [Heading(w.VERDICTS_MEAN), Terms([_meaning(name) for name in meant])]

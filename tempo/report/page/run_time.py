@@ -69,7 +69,7 @@ def speed(run: Run) -> Section:
     rows: list[list[Cell]] = [
         [
             Text.same(row.op),
-            row.shape,
+            _sizes(row.shape),
             row.scheme or "",
             f.seconds(row.seconds),
             f.times(row.speedup_over_tee_only),
@@ -93,6 +93,14 @@ def speed(run: Run) -> Section:
         ]
         blocks.append(BarTable(w.LAW, common.OPERATION, w.LAW, whole))
     return Section("speed", w.SPEED, blocks)
+
+
+def _sizes(shape: str | list[int] | dict[str, int]) -> str:
+    if isinstance(shape, str):
+        return shape
+    if isinstance(shape, list):
+        return " x ".join(str(size) for size in shape)
+    return ", ".join(f"{name} {size}" for name, size in shape.items())
 
 
 def cost(run: Run) -> Section:

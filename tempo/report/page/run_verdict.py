@@ -176,5 +176,6 @@ def _found(run: Run) -> Text:
     if run.attacks is None or not measured:
         return w.NO_ATTACKS
     parts = [words.of(n=str(found[name])) for name, words in _COUNTED.items() if found.get(name)]
-    where = w.WHERE_SHIPPED if run.attacks.of == "shipped" else w.WHERE_GIVEN
+    origins = {row.shipped for row in worst_rows(run) if row.verdict != "skipped"}
+    where = w.WHERE_BOTH if len(origins) == 2 else w.WHERE_SHIPPED if True in origins else w.WHERE_GIVEN
     return w.OF_ATTACKS.of(n=str(measured), where=where, parts=joined(parts))

@@ -168,7 +168,7 @@ def trace() -> dict[str, Any]:
 def bench() -> dict[str, Any]:
     row = {
         "op": "linear 768 to 3072",
-        "shape": "4096x768",
+        "shape": [1, 4096, 768, 3072],
         "mode": "tempo",
         "scheme": "mixing",
         "verify": True,

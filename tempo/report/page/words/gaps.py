@@ -27,6 +27,10 @@ SHIPPED: Final = Text(
     "Attacks were not measured on this model and this data, but on the reference runs of the release.",
     "攻撃の測定は、本モデルと本データではなく、リリース時の参照用の学習を対象としています。",
 )
+PARTLY: Final = Text(
+    "Some attacks were not run for this report, but on the reference runs of the release.",
+    "一部の攻撃は本レポート用には測定しておらず、リリース時の参照用の学習での結果を示しています。",
+)
 UNDECIDED: Final = Text(
     "Undecided for want of trials: {names}.", "試行数の不足により判定を保留した攻撃：{names}。"
 )

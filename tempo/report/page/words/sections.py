@@ -39,6 +39,13 @@ ATTACKS_GIVEN: Final = Text(
     "{command} により、この実行と同じ秘匿方式で測定した結果です。",
 )
 OWN_ATTACKS: Final = Text("On your own model:", "ご自身のモデルで測定する場合：")
+ATTACKS_REST: Final = Text(
+    "Attacks that were not run for this report stand as this release measured them on its reference runs.",
+    "本レポート用に測定していない攻撃については、本リリースが参照用の学習で測定した結果を示します。",
+)
+MEASURED_BY: Final = Text("Measured", "測定対象")
+BY_RELEASE: Final = Text("on reference runs", "参照用の学習")
+BY_REPORT: Final = Text("for this report", "本レポート用")
 ATTACK: Final = Text("Attack", "攻撃")
 NEEDS: Final = Text("What the attacker must know", "攻撃者が必要とする知識")
 VERDICT: Final = Text("Verdict", "判定")
