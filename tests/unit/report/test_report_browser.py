@@ -20,10 +20,10 @@ from test_report_page import AUDIT, PLAN_SECTIONS, RUN_SECTIONS
 pytest.importorskip("jinja2")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-from tempo.report.gather import Inputs, gather
-from tempo.report.page import plan_page, render, run_page
-from tempo.report.plan_file import PlanFile
-from tempo.report.sections import Source
+from tempo.report.gather import Inputs, gather  # noqa: E402
+from tempo.report.page import plan_page, render, run_page  # noqa: E402
+from tempo.report.plan_file import PlanFile  # noqa: E402
+from tempo.report.sections import Source  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -41,13 +41,15 @@ BEYOND = """() => {
 #: Contrast of text against what is behind it (WCAG 2.2, 1.4.3), the least of the page.
 CONTRAST = """() => {
   const parse = c => c.match(/[\\d.]+/g).map(Number);
-  const lum = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const lum = c => { const [r, g, b] = c.map(v => linear(v / 255));
     return .2126 * r + .7152 * g + .0722 * b; };
   const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
     if (c.length < 4 || c[3] > 0) return c.slice(0, 3); } return [255, 255, 255]; };
   let least = [99, ''];
   for (const e of document.querySelectorAll('body *')) {
-    if (e.closest('svg') || !e.offsetParent || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (e.closest('svg') || !e.offsetParent || !own) continue;
     const [a, b] = [lum(parse(getComputedStyle(e).color).slice(0, 3)), lum(behind(e))];
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
     if (ratio < least[0]) least = [ratio, e.outerHTML.slice(0, 100)];
@@ -63,10 +65,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run = gather(Inputs(run=samples.whole_folder(folder), audit=(AUDIT, source)))
     plan = msgspec.convert(samples.plan(), PlanFile)
     hostile = msgspec.convert(samples.poisoned(samples.plan()), PlanFile)
-    long = {"rows": [samples.placed("a.very.long.name." * 8 + str(i), offloaded=True, visible=("shapes",)) for i in range(20)]}
+    long = {
+        "rows": [
+            samples.placed("a.very.long.name." * 8 + str(i), offloaded=True, visible=("shapes",))
+            for i in range(20)
+        ]
+    }
     for row, i in zip(long["rows"], range(20), strict=True):
         row["shape"] = f"{i}x128"
-    many = gather(Inputs(run=samples.written(folder, "many.json", samples.demo(report=samples.session(**long)))))
+    many = gather(
+        Inputs(run=samples.written(folder, "many.json", samples.demo(report=samples.session(**long))))
+    )
     texts = {
         "run": render(run_page(run)),
         "plan": render(plan_page(plan)),
@@ -89,7 +98,9 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, theme: str = "light", script: bool = True) -> Iterator[Any]:
+def opened(
+    browser: Any, path: Path, width: int = 1280, theme: str = "light", script: bool = True
+) -> Iterator[Any]:
     """A page whose console must stay empty and which may ask for nothing."""
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=theme, offline=True, java_script_enabled=script
@@ -175,7 +186,9 @@ def test_without_script_one_language_is_shown(pages: dict[str, Path], browser: A
         assert not page.locator(".switches").is_visible()
 
 
-def test_print_opens_what_is_folded_and_is_light(pages: dict[str, Path], browser: Any, tmp_path: Path) -> None:
+def test_print_opens_what_is_folded_and_is_light(
+    pages: dict[str, Path], browser: Any, tmp_path: Path
+) -> None:
     with opened(browser, pages["many"], theme="dark") as page:
         assert page.locator("details:not([open])").count() > 0
         page.evaluate("window.dispatchEvent(new Event('beforeprint'))")

@@ -27,7 +27,7 @@ FIELDS = {
     parts.Bar: "part lane start seconds",
     parts.Attacks: "of date command rows pictures pictures_left_out",
     parts.AttackRow: "attack scheme reference operand verdict side_knowledge note score chance undefended "
-    "low high n",
+    "low high n shipped",
     parts.Picture: "attack scheme reference title width height recovered true",
     parts.SpeedRow: "op shape scheme workers seconds master_seconds roofline_share speedup_over_tee_only "
     "law_speedup law_share",
@@ -98,6 +98,16 @@ def test_what_was_gathered_can_be_saved_and_read_again(tmp_path: Path) -> None:
     assert again.attacks == run.attacks
     assert again.training == run.training
     assert again.title == "all of it"
+
+
+def test_few_attacks_do_not_look_like_few_findings(tmp_path: Path) -> None:
+    """What was not run for the report stands as the release found it, and is told apart."""
+    run = gather(Inputs(run=samples.whole_folder(tmp_path)))
+    assert run.attacks is not None
+    of = {row.attack: row.shipped for row in run.attacks.rows if row.scheme == "mixing"}
+    assert of["labels"] is False
+    assert of["reuse"] is True  # it was skipped
+    assert len(of) >= 20
 
 
 def test_pictures_of_ones_own_data_are_shown_on_demand_alone(tmp_path: Path) -> None:
