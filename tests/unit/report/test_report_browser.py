@@ -198,6 +198,7 @@ def test_print_opens_what_is_folded_and_is_light(
         page.emulate_media(media="print")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert not page.locator("nav").is_visible()
+        assert page.locator("table.wide thead").first.is_visible()
         page.set_viewport_size({"width": 690, "height": 1000})  # what A4 leaves between its margins
         assert page.evaluate(BEYOND) == [0, []]
         assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")

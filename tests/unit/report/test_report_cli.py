@@ -61,6 +61,63 @@ def test_the_log_is_verified_first(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_plan_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From figures measured elsewhere, with prices: the page has what the JSON has."""
+    figures = tmp_path / "figures.json"
+    cost = {"call_seconds": 0.0, "group_seconds": 0.0, "row_seconds": 0.0, "element_seconds": 1e-9}
+    each = dict.fromkeys(("narrow_one", "narrow_all", "wide_one", "wide_all"), cost)
+    names = ("keys", "features", "encode", "decode", "check", "scan", "centre")
+    plain = {"call_seconds": 0.0, "flop_seconds": 1e-10}
+    fields = {
+        "version": 1,
+        "measured_at": "2026-01-01T00:00:00+00:00",
+        "calibration_seconds": 1.0,
+        "probes": 2,
+        "tee": {
+            "cpu": "made up",
+            "threads": 2,
+            "memcpy_elements_per_second": 1e9,
+            "matmul_flops_per_second": {"float32": 1e10},
+            "plain": dict.fromkeys(("linear", "conv", "bmm"), plain),
+            "other_element_seconds": 0.0,
+        },
+        "passes": {"mixing": dict.fromkeys(names, each)},
+        "lowerings": {},
+        "workers": [
+            {
+                "name": "w0",
+                "round_trip_seconds": 0.0,
+                "up_bytes_per_second": 1e10,
+                "down_bytes_per_second": 1e10,
+                "flops_per_second": dict.fromkeys(("product", "grad_x", "grad_w"), 1e13),
+            }
+        ],
+        "together": 1.0,
+        "overlap": 1.0,
+    }
+    figures.write_text(json.dumps(fields))
+    page = tmp_path / "plan.html"
+    argv = ["plan", "mlp:256x3", "--batch", "512", "--calibration", str(figures), "--samples", "10000"]
+    argv += [
+        "--epochs",
+        "3",
+        "--tee-per-hour",
+        "3",
+        "--gpu-per-hour",
+        "2",
+        "--confidential-gpu-per-hour",
+        "9",
+    ]
+    assert cli.run([*argv, "--currency", "EUR", "--page", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {even["name"] for even in found["break_even"]} >= {"gpu_per_hour", "confidential_gpu_per_hour"}
+    assert [stage["name"] for stage in found["adoption"]] == ["pilot", "standardise", "routine"]
+    text = page.read_text()
+    assert "Plan for mlp:256x3" in text
+    assert "3 epochs cost" in text
+    assert "EUR an hour" in text
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
