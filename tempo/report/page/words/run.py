@@ -15,9 +15,9 @@ TONES: Final = {
 }
 SENT: Final = Text(
     "{share} of the linear arithmetic of this run was done by {workers} workers that nobody has to trust; keys, "
-    "data, labels and model stayed in the trusted machine.",
-    "この実行の線形演算のうち {share} を、信頼を前提としないワーカー {workers} 台が処理しました。鍵、データ、"
-    "ラベル、モデルは、信頼するマシンの外に出ていません。",
+    "plain data, labels and weights did not leave the trusted machine.",
+    "この実行の線形演算のうち {share} を、信頼を前提としないワーカー {workers} 台が処理しました。鍵と、平文の"
+    "データ、ラベル、モデルは、信頼するマシンの外に出ていません。",
 )
 SENT_CLEAR: Final = Text(
     "{share} of the linear arithmetic was sent to {workers} workers in the clear: nothing was hidden from them.",
