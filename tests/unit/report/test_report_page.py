@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import plan_sample
 import report_samples as samples
 
 pytest.importorskip("jinja2")
@@ -268,10 +269,14 @@ def test_what_broke_it_is_named_with_what_it_presumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("totals", "money", "expected"),
     [
-        ({}, samples.money(), "good"),
-        ({"speedup_over_tee": 0.9}, samples.money(), "bad"),
-        ({"tee_fastest_seconds": 0.3}, samples.money(), "care"),
-        ({}, [{**row, "cost": {"tempo": 9.0}.get(row["option"], 5.0)} for row in samples.money()], "care"),
+        ({}, plan_sample.money(), "good"),
+        ({"speedup_over_tee": 0.9}, plan_sample.money(), "bad"),
+        ({"tee_fastest_seconds": 0.3}, plan_sample.money(), "care"),
+        (
+            {},
+            [{**row, "cost": {"tempo": 9.0}.get(row["option"], 5.0)} for row in plan_sample.money()],
+            "care",
+        ),
         ({}, [], "good"),
     ],
 )
