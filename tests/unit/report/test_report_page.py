@@ -6,14 +6,14 @@ import base64
 import copy
 import hashlib
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 import plan_sample
+import pytest
 import report_samples as samples
+from page_reader import Reader
 
 pytest.importorskip("jinja2")
 
@@ -43,42 +43,6 @@ AUDIT = Audit(
     origin="example.org/x", entries=9, first="then", last="now", root="ab" * 32, kinds={"session_opened": 1},
     unsigned_bytes=0,
 )  # fmt: skip
-#: HTML that has no end tag.
-VOID = {"meta", "img", "br", "rect", "path", "line"}
-
-
-class Reader(HTMLParser):
-    """Tags in their order, ids, text, and whether all that was opened was closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    @property
-    def ids(self) -> list[str]:
-        return [attrs["id"] for _, attrs in self.tags if "id" in attrs]
-
-    def of(self, tag: str) -> list[dict[str, str]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def run_of(folder: Path, **changes: Any) -> Run:
