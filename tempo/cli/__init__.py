@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from tempo.cli import attack, attest, bench, demo, doctor, log, plan, run_script, seal, vault, worker
+from tempo.cli import attack, attest, bench, demo, doctor, log, plan, report, run_script, seal, vault, worker
 from tempo.cli.output import stderr, tempo_version
 from tempo.errors import TempoError
 
@@ -52,6 +52,7 @@ app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
+app.command("report")(report.report)
 app.command("run", context_settings={"allow_interspersed_args": False})(run_script.run)
 app.command("seal")(seal.seal)
 app.command("unseal")(seal.unseal)

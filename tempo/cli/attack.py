@@ -164,6 +164,7 @@ def _of_ones_own(
 
 def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
     from tempo.attacks.suite.figures import draw
+    from tempo.attacks.suite.pictures import pictures_json
     from tempo.attacks.suite.report import as_csv, markdown
     from tempo.attacks.suite.summary import summary
 
@@ -171,8 +172,10 @@ def _write(out: Path, fields: dict[str, Any], result: Result) -> None:
         pictures = draw(result, out)
         (out / "attack.json").write_text(to_json(fields) + "\n")
         (out / "verdicts.json").write_text(to_json(summary(fields, result)) + "\n")
+        (out / "pictures.json").write_text(pictures_json(result) + "\n")
         (out / "attack.csv").write_text(as_csv(result))
         (out / "attack.md").write_text(markdown(fields, result, pictures))
     stderr().print(
-        f"Written: {out}/attack.json, .csv, .md, verdicts.json and {len(pictures)} pictures", soft_wrap=True
+        f"Written: {out}/attack.json, .csv, .md, verdicts.json, pictures.json and {len(pictures)} pictures",
+        soft_wrap=True,
     )

@@ -45,7 +45,7 @@ def show(
     if unknown := wanted - {each.value for each in Kind}:
         known = ", ".join(each.value for each in Kind)
         raise UsageError(f"no entry is of kind {', '.join(sorted(unknown))}. There are: {known}")
-    found = read_verified(log, _key(key))
+    found = read_verified(log, verifier_key(key))
     entries = [(n, e) for n, e in enumerate(found.entries) if not wanted or e.kind.value in wanted]
     entries = entries[-last:] if last else entries
     if as_json:
@@ -72,12 +72,12 @@ def verify(
     """
     from tempo.trust.ledger import read_verified
 
-    public = _key(key)
+    public = verifier_key(key)
     if log.is_file():
         if since is not None:
             raise UsageError("a proof names the earlier checkpoint itself: leave --since out")
         return _verify_proof(log, public, as_json=as_json)
-    earlier = None if since is None else _earlier(since, public)[1]
+    earlier = None if since is None else earlier_checkpoint(since, public)[1]
     found = read_verified(log, public, since=earlier)
     row: dict[str, Any] = {
         "origin": found.checkpoint.origin,
@@ -125,8 +125,8 @@ def export(
     from tempo.trust.ledger.ledger import replace
     from tempo.trust.ledger.proof import prove, to_json
 
-    public = _key(key)
-    earlier = None if since is None else _earlier(since, public)
+    public = verifier_key(key)
+    earlier = None if since is None else earlier_checkpoint(since, public)
     found = read_verified(log, public, since=None if earlier is None else earlier[1])
     proof = prove(found, entry, earlier)
     try:
@@ -162,7 +162,7 @@ def _verify_proof(path: Path, key: VerifierKey, *, as_json: bool) -> None:
     stdout().print(f"It is in the log {checkpoint.origin} of {checkpoint.size} entries{more}.", markup=False)
 
 
-def _key(text: str) -> VerifierKey:
+def verifier_key(text: str) -> VerifierKey:
     from tempo.trust.ledger import VerifierKey
 
     if "+" not in text:
@@ -173,7 +173,7 @@ def _key(text: str) -> VerifierKey:
     return VerifierKey.parse(text)
 
 
-def _earlier(path: Path, key: VerifierKey) -> tuple[str, Checkpoint]:
+def earlier_checkpoint(path: Path, key: VerifierKey) -> tuple[str, Checkpoint]:
     try:
         note = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from enum import StrEnum
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tempo.cli.output import document, print_json, stderr, stdout
+from tempo.cli.pages import Language, ready_for_pages, write_plan
 from tempo.cli.tls import Crl, require_certificates, tls_files
 from tempo.errors import UsageError
 
@@ -59,6 +61,7 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Run some real steps too, and compare.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of --measure.")] = 3,
     samples: Annotated[int | None, typer.Option(min=1, help="Of an epoch: prices one.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of a pilot: gives it a budget.")] = None,
     prices: Annotated[
         Path | None, typer.Option(help="TOML file with a [prices] table [default: tempo.toml, if there].")
     ] = None,
@@ -83,9 +86,15 @@ def plan(
     key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority that signs workers, PEM.")] = None,
     crl: Crl = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the plan as one HTML page, with the stages of adoption.")
+    ] = None,
+    language: Annotated[Language, typer.Option("--lang", help="That the page opens in.")] = Language.en,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Say, layer by layer, what is quicker at the workers, and what a step takes and costs."""
+    if page is not None:
+        ready_for_pages(page)
     if calibration is not None and save is not None:
         raise UsageError(
             "--save writes figures that are measured, --calibration measures none: leave one out"
@@ -107,6 +116,8 @@ def plan(
     from tempo.cli.plan_view import show
     from tempo.config import Config
     from tempo.facade import Session
+    from tempo.plan.adoption import Facts, adoption
+    from tempo.plan.breakeven import break_even
     from tempo.plan.machine import Machine
     from tempo.plan.measure import measure as compare
     from tempo.plan.models import load
@@ -114,6 +125,7 @@ def plan(
     from tempo.plan.plan import make_plan
     from tempo.plan.trace import trace
     from tempo.report import verdicts
+    from tempo.secrecy.visible import worst
 
     config = Config(scheme=scheme.value, placement=placement.value)
     protect: dict[str, Any] = {"keep": keep or ()}
@@ -142,6 +154,8 @@ def plan(
                 say=_say,
             )
     options: list[Option] = []
+    step_bytes = made.bytes_up + made.bytes_down
+    paid = len(machine.workers) if made.offloaded else 0
     if samples is not None:
         fastest = max(w.flops_per_second["product"] for w in machine.workers)
         options = epoch_costs(
@@ -151,10 +165,24 @@ def plan(
             tee_step_seconds=made.tee_seconds,
             tempo_step_seconds=made.tempo_seconds,
             step_flops=made.flops,
-            step_bytes=made.bytes_up + made.bytes_down,
-            workers=len(machine.workers) if made.offloaded else 0,
+            step_bytes=step_bytes,
+            workers=paid,
             worker_flops_per_second=fastest,
         )
+    epoch_bytes = step_bytes * ceil((samples or 0) / size)
+    even = break_even(money, options, workers=paid, epoch_bytes=epoch_bytes)
+    facts = Facts(
+        model=model,
+        plan=made,
+        scheme=scheme.value,
+        leakage_class=worst(code for row in made.rows for code in row.visible),
+        batch=size,
+        samples=samples,
+        epochs=epochs,
+        options=options,
+        even=even,
+        comparisons=comparisons,
+    )
     fields = document(
         "plan",
         [*(row.fields() for row in made.rows), *(row.fields() for row in made.kept)],
@@ -167,8 +195,13 @@ def plan(
         totals=made.totals(),
         measured=[each.fields() for each in comparisons],
         money=[each.fields(money.currency) for each in options],
+        break_even=[each.fields(money.currency) for each in even],
+        adoption=[stage.fields() for stage in adoption(facts)],
+        currency=money.currency,
         attacks={"note": verdicts.note(config), "verdicts": verdicts.findings(config.scheme)},
     )
+    if page is not None:
+        write_plan(fields, page, language)
     if as_json:
         print_json(fields)
     else:

@@ -40,6 +40,8 @@ BATCH = 64
 JOBS_PER_STEP = 12
 LIES = 3
 LIE_AT, KILL_AT = 0.25, 0.65  # share of the steps
+#: A step before anything goes wrong, and after the first ones.
+TRACED_STEP = 3
 #: Seconds of the first quarantine, short so that the liar returns within the demo; doubles each time.
 QUARANTINE_S = 0.5
 
@@ -82,6 +84,8 @@ class Outcome:
     lies_told: int
     lie_steps: list[int]
     kill_step: int | None
+    #: Where the timeline of one step was written.
+    timeline: Path | None = None
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
 
@@ -177,10 +181,12 @@ def run(settings: Settings, watcher: Watcher) -> Outcome:
 
 
 def write(outcome: Outcome, out: Path) -> list[Path]:
-    """demo.json and the pictures. Raises OSError."""
+    """demo.json and the pictures, beside the timeline that the run wrote. Raises OSError."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("demo.json", "loss.png", "time.png", "encodings.png")]
     paths[0].write_text(to_json(outcome.fields()) + "\n")
+    if outcome.timeline is not None:
+        paths.append(outcome.timeline)
     settings, report = outcome.settings, outcome.report
     what = f"ResNet of {outcome.parameters:,} parameters on {outcome.images}, batch {settings.batch}"
     how = f"scheme {settings.scheme}, {settings.workers} worker process" + "es" * (settings.workers > 1)
@@ -216,12 +222,19 @@ def _protected(
             )
         )
         model = session.protect(_model(images, settings))
+        tracing = stack.enter_context(ExitStack())
+        timeline = settings.out / "timeline.json"
+        settings.out.mkdir(parents=True, exist_ok=True)
         killer = Killer(workers[-1], settings.kill_step)
         model.register_forward_hook(killer)
         diary = Diary(session.report, watcher)
 
         def on_step(step: int, loss: float) -> None:
             killer.step = step + 1
+            if step == TRACED_STEP - 1:
+                tracing.enter_context(session.trace(timeline))
+            elif step == TRACED_STEP:
+                tracing.close()
             diary.after(step)
             watcher.step(step, loss)
 
@@ -241,6 +254,7 @@ def _protected(
             lies_told=workers[0].lies_told,
             lie_steps=diary.lie_steps,
             kill_step=settings.kill_step if killer.done else None,
+            timeline=timeline if settings.steps > TRACED_STEP else None,
         )
 
 

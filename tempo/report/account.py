@@ -46,5 +46,6 @@ def report_of(
         events=journal.events,
         notes=session_notes(config, stats, fleet, public=public, truth=truth),
         integrity=[] if verifier is None else verifier.guarantees(config.miss),
+        settings=config.chosen(),
         jobs=dict(figures.jobs),
     )

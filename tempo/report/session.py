@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from os import PathLike
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from tempo.fleet import Event
 from tempo.integrity import Guarantee
+from tempo.report.run import VERSION, Run, SessionPart
 from tempo.secrecy.visible import ordered, worst
 
 
@@ -58,6 +62,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     #: What the checks of each kind of operation find, and how surely.
     integrity: list[Guarantee] = field(default_factory=list)
+    #: The scheme, and every setting that is not the default.
+    settings: dict[str, Any] = field(default_factory=dict)
     #: Jobs that each worker answered, by its name.
     jobs: dict[str, int] = field(default_factory=dict)
 
@@ -78,8 +84,20 @@ class Report:
         """Plain values for JSON, units in the names."""
         out = {k: v for k, v in asdict(self).items() if k != "events"}
         out["seconds"] = {part: round(s, 4) for part, s in self.seconds.items()}
+        out["settings"] = {name: _plain(value) for name, value in self.settings.items()}
         out["events"] = [{"kind": e.kind.value, "worker": e.worker, "detail": e.detail} for e in self.events]
         return out | {"offloaded_flops": self.offloaded_flops, "kept_flops": self.kept_flops}
+
+    def save(self, path: str | PathLike[str], *, title: str = "") -> None:
+        """Write it as JSON for `tempo report` (docs/report.md). title: what the run was, for the page.
+
+        Raises OutsideError where the file cannot be written.
+        """
+        from tempo import __version__
+
+        session = msgspec.convert(self.to_dict(), SessionPart)
+        made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        Run(tempo_run=VERSION, tempo=__version__, made_at=made, session=session, title=title).save(path)
 
     def tables(self) -> list[Table]:
         where = Table(title="What ran where", title_justify="left")
@@ -125,3 +143,14 @@ class Report:
             )
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return text
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it; of settings within, those that are not the defaults."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        usual = type(value)()
+        names = [f.name for f in fields(value) if getattr(value, f.name) != getattr(usual, f.name)]
+        return ", ".join(f"{name} = {getattr(value, name)}" for name in names)
+    return repr(value)

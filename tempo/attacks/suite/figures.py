@@ -137,22 +137,22 @@ def _pictures(path: Path, scheme: str, pictures: Sequence[Picture]) -> None:
     for number, picture in enumerate(shown):
         left = grid[number // columns][2 * (number % columns)]
         right = grid[number // columns][2 * (number % columns) + 1]
-        left.imshow(_image(picture.recovered), cmap="gray", interpolation="nearest")
-        right.imshow(_image(picture.true), cmap="gray", interpolation="nearest")
+        left.imshow(shades(picture.recovered), cmap="gray", interpolation="nearest")
+        right.imshow(shades(picture.true), cmap="gray", interpolation="nearest")
         left.set_title(f"{picture.attack}\n{picture.title}", fontsize=6.5, loc="left")
         right.set_title("true", fontsize=6.5, loc="left", color=_GREY)
     figure.suptitle(f"Recovered beside true, {scheme}", x=0.02, ha="left", fontweight="bold")
     figure.savefig(path, facecolor="white")
 
 
-def _image(image: Tensor) -> NDArray[np.float32]:
+def shades(image: Tensor) -> NDArray[np.float32]:
     """(H, W) from 0 to 1, large ones thinned out."""
     flat = image.detach().float().reshape(image.shape[-2:])
     step = max(1, max(flat.shape) // _SIDE)
     flat = torch.nan_to_num(flat[::step, ::step])
     low, high = flat.min(), flat.max()
-    shades: NDArray[np.float32] = ((flat - low) / (high - low).clamp_min(1e-12)).numpy()
-    return shades
+    grey: NDArray[np.float32] = ((flat - low) / (high - low).clamp_min(1e-12)).numpy()
+    return grey
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -62,6 +62,7 @@ def test_json_tables_and_pictures(tmp_path: Path, capsys) -> None:
             "attack-verdicts.png",
             "attack-scores.png",
             "verdicts.json",
+            "pictures.json",
         ),
         *("attack-unsafe_none-pictures.png", "attack-mixing-pictures.png"),
     }

@@ -31,9 +31,14 @@ OPTIONS = {
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
         *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
-        *("--save", "--measure", "--steps", "--samples", "--prices", "--currency", "--tee-per-hour"),
+        *("--save", "--measure", "--steps", "--samples", "--epochs", "--prices", "--currency"),
+        "--tee-per-hour",
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
-        *("--confidential-slowdown", "--cert", "--key", "--ca", "--crl", "--json"),
+        *("--confidential-slowdown", "--cert", "--key", "--ca", "--crl", "--page", "--lang", "--json"),
+    ],
+    "report": [
+        *("--out", "--attack", "--bench", "--plan", "--trace", "--attestation", "--log", "--key", "--since"),
+        *("--own-pictures", "--title", "--lang", "--save", "--json"),
     ],
     "run": ["--config", "--json"],
     "seal": ["--key", "--create-key", "--name", "--sequence", "--json"],

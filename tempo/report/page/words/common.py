@@ -1,0 +1,79 @@
+"""Words of both pages: frame, switches, headings of tables, what was not measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tempo.report.page.text import Text
+
+REPORT: Final = Text("Run report", "実行レポート")
+PLAN: Final = Text("Plan", "実行計画書")
+SKIP: Final = Text("Skip to the content", "本文へ移動")
+CONTENTS: Final = Text("Contents", "目次")
+LANGUAGE: Final = Text("Language", "言語")
+DISPLAY: Final = Text("Display", "表示")
+THEME_AUTO: Final = Text("Auto", "自動")
+THEME_LIGHT: Final = Text("Light", "ライト")
+THEME_DARK: Final = Text("Dark", "ダーク")
+MADE: Final = Text("Made {at} with Tempo {version}", "作成日時 {at}、Tempo {version}")
+KEY_FIGURES: Final = Text("Key figures", "主要な数値")
+OFFLINE: Final = Text(
+    "This page is one file. It loads nothing from a network and sends nothing.",
+    "このページは単一のファイルで完結しており、外部との通信は一切行いません。",
+)
+
+NOT_MEASURED: Final = Text("Not measured in this run.", "この実行では測定していません。")
+WOULD_MEASURE: Final = Text("This would measure it:", "次のコマンドで測定できます。")
+DETAILS: Final = Text("All {n} rows", "全 {n} 行を表示")
+NONE: Final = Text("none", "なし")
+NAME: Final = Text("Name", "項目")
+FIGURE: Final = Text("Figure", "値")
+SHARE: Final = Text("Share", "割合")
+SECONDS: Final = Text("Time", "時間")
+MEANING: Final = Text("What it means", "内容")
+REMEDY: Final = Text("What takes it away", "防ぐ方法")
+LAYERS: Final = Text("Layers", "層")
+LAYER: Final = Text("Layer", "層")
+OPERATION: Final = Text("Operation", "演算")
+SHAPE: Final = Text("Shape", "形状")
+WHERE: Final = Text("Where it ran", "実行場所")
+REASON: Final = Text("Why", "理由")
+FLOPS_SHARE: Final = Text("Share of arithmetic", "演算量の割合")
+SEEN: Final = Text("Provider sees", "事業者から見えるもの")
+AT_WORKERS: Final = Text("Workers (untrusted)", "ワーカー（信頼対象外）")
+IN_TEE: Final = Text("TEE (trusted)", "TEE（信頼対象）")
+AND_MORE: Final = Text("{first} and {n} more", "{first} ほか {n} 件")
+WHOLE_MODEL: Final = Text("(model)", "（モデル全体）")
+
+UNVERIFIED: Final = Text("What was not verified", "検証していない事項")
+UNVERIFIED_LEAD: Final = Text(
+    "Read this before relying on this page.",
+    "本ページの内容を判断に用いる前に、必ずご確認ください。",
+)
+ORIGIN: Final = Text("Where these figures come from", "数値の出所")
+MACHINE: Final = Text("Machine", "測定環境")
+COMMIT: Final = Text("Version of the code", "コードの版")
+OUTSIDE: Final = Text("not known (not a checkout)", "不明（リポジトリ外で実行）")
+CORES: Final = Text("{n} cores", "{n} コア")
+SOURCES: Final = Text("Files this page was made from", "このページの元になったファイル")
+FILE: Final = Text("File", "ファイル")
+FINGERPRINT: Final = Text("SHA-256", "SHA-256")
+
+STANDING: Final = (
+    Text(
+        "Physical attacks on the trusted machine and side channels of its processor are out of scope: Tempo relies "
+        "on the TEE for them.",
+        "信頼するマシンへの物理攻撃およびプロセッサーのサイドチャネルは対象外です。これらの防御は TEE に依存します。",
+    ),
+    Text(
+        "The provider always sees the shapes of tensors, hence the architecture, the timing, the size of a "
+        "batch and the number of steps.",
+        "テンソルの形状（すなわちモデルの構造）、処理の時刻、バッチサイズ、ステップ数は、常に事業者から見えます。",
+    ),
+    Text(
+        "No part of Tempo has run inside the hardware of a TEE so far; its evidence was tested on published samples "
+        "and on a software TPM.",
+        "Tempo は現時点で TEE の実機上での動作を確認していません。アテステーションの検証は、公開された証拠データと"
+        "ソフトウェア TPM によるものです。",
+    ),
+)
