@@ -1,0 +1,56 @@
+"""python -m benchmarks.coverage run | page"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from benchmarks.coverage import preload as preload
+from benchmarks.coverage import timm_models, transformers_models
+from benchmarks.coverage.page import page
+from benchmarks.coverage.pool import read, run
+
+LIBRARIES = {"timm": timm_models, "transformers": transformers_models}
+RESULTS = Path("benchmarks/coverage/results.jsonl")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    runs = verbs.add_parser("run", help="judge every family that there is no verdict on yet")
+    runs.add_argument("--library", choices=list(LIBRARIES), action="append")
+    runs.add_argument("--only", default="*", help="families by pattern, several separated by commas")
+    runs.add_argument("--part", default="1/1", help="2/3: the second of every three families")
+    runs.add_argument("--jobs", type=int, default=2)
+    runs.add_argument("--seconds", type=float, default=180.0, help="of one family")
+    runs.add_argument("--gigabytes", type=float, default=8.0, help="of one family")
+    pages = verbs.add_parser("page", help="write the table")
+    pages.add_argument("--to", type=Path, default=Path("docs/coverage.md"))
+    for each in (runs, pages):
+        each.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.verb == "page":
+        given.to.write_text(page(read(given.results)))
+        return 0
+    patterns = given.only.split(",")
+    which, of = map(int, given.part.split("/"))
+    for library in given.library or LIBRARIES:
+        module = LIBRARIES[library]
+        names = [n for n in module.families() if any(fnmatchcase(n, pattern) for pattern in patterns)]
+        run(
+            library,
+            module.recipe,
+            names[which - 1 :: of],
+            given.results,
+            jobs=given.jobs,
+            seconds=given.seconds,
+            gigabytes=given.gigabytes,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
