@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
@@ -18,6 +19,9 @@ from benchmarks.coverage.judge import NOT_RUN, Verdict, brief, judge
 from benchmarks.coverage.subject import NotRunnableError, Recipe
 
 Recipes = Callable[[str], Recipe]
+
+#: Wall seconds allowed for each second of the processor: other work goes on beside this.
+_WAITING = 2.5
 
 
 def run(
@@ -31,7 +35,7 @@ def run(
     gigabytes: float,
     say: Callable[[str], None],
 ) -> None:
-    """Append a verdict for each family that `out` has none of."""
+    """Append a verdict for each family that `out` has none of. seconds: of the processor, for one family."""
     known = {(row["library"], row["family"]) for row in read(out)}
     waiting = [family for family in families if (library, family) not in known]
     context = multiprocessing.get_context("forkserver")
@@ -43,12 +47,12 @@ def run(
             while waiting and len(running) < jobs:
                 family = waiting.pop(0)
                 path = out.with_suffix(f".{os.getpid()}.{len(waiting)}.part")
-                process = context.Process(target=_child, args=(recipes, library, family, path, gigabytes))
+                process = context.Process(target=_child, args=(recipes, library, family, path, seconds, gigabytes))
                 process.start()
                 running[process] = (family, time.monotonic(), path)
             time.sleep(0.05)
             for process, (family, started, path) in list(running.items()):
-                late = time.monotonic() - started > seconds
+                late = time.monotonic() - started > _WAITING * seconds
                 if process.is_alive() and not late:
                     continue
                 if process.is_alive():
@@ -83,9 +87,10 @@ def one(recipes: Recipes, library: str, family: str) -> Verdict:
         return Verdict(library, family, "", NOT_RUN, str(error))
 
 
-def _child(recipes: Recipes, library: str, family: str, path: Path, gigabytes: float) -> None:
+def _child(recipes: Recipes, library: str, family: str, path: Path, seconds: float, gigabytes: float) -> None:
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     import torch
 
     torch.set_num_threads(1)
@@ -105,5 +110,6 @@ def _result(
         row: dict[str, object] = json.loads(path.read_text())
         path.unlink()
         return row
+    late = late or code == -signal.SIGXCPU
     why = f"takes more than {seconds:g} s" if late else f"the process ended with {code}"
     return Verdict(library, family, "", NOT_RUN, why).to_dict()

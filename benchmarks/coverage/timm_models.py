@@ -44,7 +44,7 @@ def recipe(family: str) -> Recipe:
 
 #: Words of names, smallest first.
 _WORDS = ("zepto", "atto", "femto", "pico", "nano", "xxs", "xxtiny", "xs", "xtiny", "tiny", "mini", "_t", "_s", "small")
-_COUNTED = 8
+_COUNTED = 4
 
 
 def _smallest(names: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 A TorchFunctionMode, entered in the forward of every protected submodule, so that it is there under
 activation-checkpoint recomputation too. Composite functions are taken apart here, since inside them
-the mode is off: multi-head attention and einsum.
+the mode is off: multi-head attention, einsum and recurrent layers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tempo.errors import UnsupportedError
 from tempo.nn.attention import multi_head_attention_forward
 from tempo.nn.flops import LINEAR_FUNCTIONS, Kind
 from tempo.nn.offload import Offload
+from tempo.nn.recurrent import cell, sequence
 
 
 @final
@@ -76,13 +77,6 @@ class Interceptor(TorchFunctionMode):
         raise TypeError(
             "a protected model is not pickled: save its state_dict(), or call session.unprotect(model) first"
         )
-
-
-def recurrent(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name} computes step after step inside one kernel, where Tempo cannot reach its products",
-        f"keep it in the TEE: session.protect(model, keep=[<name of the {name} module>]), or use attention",
-    )
 
 
 def _refuse_tracing() -> None:
@@ -175,9 +169,12 @@ def _sdpa(
 
 
 def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
-    if offload.kept_here:
-        return offload.keep(func.__name__, offload.kept_here, func, args, kwargs)
-    raise recurrent(func.__name__)
+    if offload.kept_here or kwargs:  # by keyword nobody calls them; modules do not
+        return offload.keep(func.__name__, offload.kept_here or "not lowered", func, args, kwargs)
+    name: str = func.__name__
+    if name.endswith("_cell"):
+        return cell(offload.linear, name.removesuffix("_cell"), *args)
+    return sequence(offload.linear, name, *args)
 
 
 def _conv_transposed(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
