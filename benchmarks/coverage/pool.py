@@ -34,12 +34,13 @@ def run(
     seconds: float,
     gigabytes: float,
     say: Callable[[str], None],
+    preload: str = "benchmarks.coverage.preload",
 ) -> None:
     """Append a verdict for each family that `out` has none of. seconds: of the processor, for one family."""
     known = {(row["library"], row["family"]) for row in read(out)}
     waiting = [family for family in families if (library, family) not in known]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.coverage.preload"])
+    context.set_forkserver_preload([preload])
     running: dict[BaseProcess, tuple[str, float, Path]] = {}
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

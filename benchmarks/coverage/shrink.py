@@ -77,6 +77,8 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
 
 
 def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> int:
+    if name in ("attention_window", "block_size", "axial_pos_shape", "local_attn_chunk_length"):
+        return min(value, 16)
     if name.endswith("vocab_size"):
         return min(value, VOCABULARY)
     if _POSITIONS.fullmatch(name):
@@ -117,6 +119,8 @@ def _list(name: str, value: list[Any], size: Size) -> list[Any]:
         return (kinds + value)[: size.layers] if len(value) > size.layers else value
     if name in ("depths", "num_blocks", "layers", "encoder_depths") and all(isinstance(v, int) for v in value):
         return [min(each, 1) for each in value]
+    if name == "attention_window":
+        return [min(each, 16) for each in value][: size.layers]
     if name == "image_size" and all(isinstance(v, int) for v in value):
         return [min(each, size.image) for each in value]
     return value

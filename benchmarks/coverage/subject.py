@@ -30,10 +30,12 @@ class Recipe:
     inputs: Mapping[str, Any]
     #: How it was made smaller, for the table.
     shrunk: Mapping[str, Any] = field(default_factory=dict)
+    #: Modules are as in training.
+    training: bool = True
 
     def model(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(SEED)
-        return self.make().to(dtype).train()
+        return self.make().to(dtype).train(self.training)
 
     def loss(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
         """A scalar in which every output has its part: sum over outputs t of <t, r> / |t|, r Gaussian.

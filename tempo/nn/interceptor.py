@@ -177,8 +177,21 @@ def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
     return sequence(offload.linear, name, *args)
 
 
-def _conv_transposed(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
-    return offload.keep("conv_transposed", offload.kept_here or "transposed convolution", func, args, kwargs)
+def _conv_transposed(
+    offload: Offload,
+    func: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    return offload.conv_transposed(
+        func, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def _other(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
