@@ -2,7 +2,8 @@
 
 A TorchFunctionMode, entered in the forward of every protected submodule, so that it is there under
 activation-checkpoint recomputation too. Composite functions are taken apart here, since inside them
-the mode is off: multi-head attention, einsum and recurrent layers.
+the mode is off: multi-head attention, einsum, recurrent layers and
+grouped products (experts).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from tempo.errors import UnsupportedError
 from tempo.nn.attention import multi_head_attention_forward
 from tempo.nn.flops import LINEAR_FUNCTIONS, Kind
+from tempo.nn.grouped import grouped, grouped_mm
 from tempo.nn.offload import Offload
 from tempo.nn.recurrent import cell, sequence
 
@@ -177,6 +179,21 @@ def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
     return sequence(offload.linear, name, *args)
 
 
+def _grouped(
+    offload: Offload,
+    func: Any,
+    mat_a: Tensor,
+    mat_b: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Any:
+    if offload.kept_here or offs is None or not grouped(mat_a, mat_b, offs, bias, out_dtype):
+        kwargs = {"offs": offs, "bias": bias, "out_dtype": out_dtype}
+        return offload.keep("grouped_mm", offload.kept_here or "not lowered", func, (mat_a, mat_b), kwargs)
+    return grouped_mm(offload.matmul, mat_a, mat_b, offs)
+
+
 def _conv_transposed(
     offload: Offload,
     func: Any,
@@ -209,5 +226,6 @@ _ADAPTERS: dict[Kind, Callable[..., Any]] = {
     Kind.MHA: _mha,
     Kind.SDPA: _sdpa,
     Kind.RECURRENT: _recurrent,
+    Kind.GROUPED: _grouped,
     Kind.OTHER_LINEAR: _other,
 }
