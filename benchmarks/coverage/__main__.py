@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import date
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from zlib import crc32
 
@@ -14,7 +16,7 @@ from benchmarks.coverage.page import page
 from benchmarks.coverage.pool import read, run
 
 LIBRARIES = {"timm": timm_models, "transformers": transformers_models}
-RESULTS = Path("benchmarks/coverage/results.jsonl")
+RESULTS = Path("build/coverage.jsonl")
 
 
 def main() -> int:
@@ -33,7 +35,8 @@ def main() -> int:
         each.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.verb == "page":
-        given.to.write_text(page(read(given.results)))
+        known = {library: len(module.families()) for library, module in LIBRARIES.items()}
+        given.to.write_text(page(read(given.results), known, _environment()))
         return 0
     patterns = given.only.split(",")
     which, of = map(int, given.part.split("/"))
@@ -52,6 +55,11 @@ def main() -> int:
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     return 0
+
+
+def _environment() -> str:
+    names = ("torch", "timm", "transformers", "tempo-confidential")
+    return f"Versions: {', '.join(f'{name} {version(name)}' for name in names)}; date: {date.today()}.\n"
 
 
 if __name__ == "__main__":

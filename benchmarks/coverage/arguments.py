@@ -61,7 +61,12 @@ def _media(name: str, config: Any, draw: torch.Generator) -> Iterator[Tensor]:
         channels = channels if isinstance(channels, int) else 3
         wanted = tuple(side) if isinstance(side, list | tuple) else (side, side)
         frames = _find(config, "num_frames", "frames_per_clip")
-        for height, width in ((wanted if isinstance(wanted[0], int) else (64, 64)), (64, 64), (128, 128), (224, 224)):
+        for height, width in (
+            (wanted if isinstance(wanted[0], int) else (64, 64)),
+            (64, 64),
+            (128, 128),
+            (224, 224),
+        ):
             if isinstance(frames, int):
                 yield torch.randn(2, frames, channels, height, width, generator=draw)
             yield torch.randn(_BATCH, channels, height, width, generator=draw)

@@ -1,14 +1,15 @@
 """Does a protected training step give what plain PyTorch gives, and how much of it left the TEE?
 
-In float64 the results are equal but for 1e-9 of a tensor's norm, where the model itself computes in float64. Some
-round to float32 on the way (a softmax, a norm), and some refuse float64. For those, plain PyTorch takes the step once
-more with every weight moved a little, and protection may change a tensor by GROWTH (tempo/numerics.py) times as much
-as that does:
+In float64 the results are equal but for 1e-9 of a tensor's norm, where the model itself computes in
+float64. Some round to float32 on the way (a softmax, a norm), and some refuse float64. For those, plain
+PyTorch takes the step once more with every weight moved a little, and protection may change a tensor by
+GROWTH (tempo/numerics.py) times as much as that does:
 
-    ||protected - plain|| <= GROWTH max(||moved - plain||, u ||plain||),   u = 2^-36 in float64, 2^-24 in float32
+    ||protected - plain|| <= GROWTH max(||moved - plain||, u ||plain||), u = 2^-36 (float64), 2^-24 (float32)
 
-In float64 Tempo errs far less than u; but it takes as much for some of the model's roundings to go the other way, as
-some do under protection. A model that does not round moves by some u only: then both bounds are about the same.
+In float64 Tempo errs far less than u; but it takes as much for some of the model's roundings to go the
+other way, as some do under protection. A model that does not round moves by some u only: then both bounds
+are about the same.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ class Verdict:
     counted_flops: int = 0
     #: Counted by PyTorch, and neither offloaded nor listed as kept.
     unlisted_flops: int = 0
-    #: The next two in true flops: the counter takes the weight gradient of a grouped convolution for that of a
-    #: full one, which for a depthwise one is as many times too much as it has channels.
+    #: The next two in true flops: the counter takes the weight gradient of a grouped convolution for that
+    #: of a full one, which for a depthwise one is as many times too much as it has channels.
     offloaded_flops: int = 0
     #: By reason, what stayed.
     kept: dict[str, int] = field(default_factory=dict)
-    #: Offloaded where products of two activations are sent too (offload_attention=True); None where that was not
-    #: asked, because enough is offloaded without.
+    #: Offloaded where products of two activations are sent too (offload_attention=True); None where that
+    #: was not asked, because enough is offloaded without.
     with_attention_flops: int | None = None
     seconds: float = 0.0
 
@@ -94,7 +95,9 @@ def judge(recipe: Recipe, **settings: Any) -> Verdict:
     with_attention = None
     if worst <= 1 and offloaded < WANTED * (offloaded + sum(kept.values())) and _ACTIVATIONS in str(kept):
         again, (_, with_attention, _) = _protected(recipe, dtype, settings | {"offload_attention": True})
-        compared, worst, name = max(_held(recipe, dtype, again, plain), (compared, worst, name), key=itemgetter(1))
+        compared, worst, name = max(
+            _held(recipe, dtype, again, plain), (compared, worst, name), key=itemgetter(1)
+        )
     if worst > 1 and _held(recipe, dtype, _plain(recipe, dtype)[0], plain)[1] > 1:
         raise NotRunnableError("plain PyTorch differs from itself with the same seed")
     status, reason = (PASS, "") if worst <= 1 else (FAIL, f"{name} differs")
@@ -126,8 +129,8 @@ def _held(recipe: Recipe, dtype: torch.dtype, mine: Step, plain: Step) -> tuple[
 
 
 def _runnable(recipe: Recipe) -> tuple[Recipe, torch.dtype, Step, int, tuple[int, int]]:
-    """The first way in which plain PyTorch takes a step: float64 before float32, training before evaluation (some
-    want labels, or lengths of their own, for training)."""
+    """The first way in which plain PyTorch takes a step: float64 before float32, training before evaluation
+    (some want labels, or lengths of their own, for training)."""
     refusal: Exception | None = None
     for training in (True, False):
         for dtype in (torch.float64, torch.float32):

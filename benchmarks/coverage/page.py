@@ -1,9 +1,10 @@
-"""docs/coverage.md from the verdicts: a summary by library, what fails, is refused or stays, and every family."""
+"""docs/coverage.md from the verdicts: a summary by library, what fails, is refused or stays, and every
+family."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -15,31 +16,36 @@ GOAL = 0.95
 
 _HEAD = """# Coverage: real models, protected and plain
 
-Generated: `make coverage` judges every family and writes this page (`python -m benchmarks.coverage page`). Do not edit it.
+Generated: `make coverage` judges every family and writes this page (`python -m benchmarks.coverage page`).
+Do not edit it.
 
-Each family of `timm` (a module, by its smallest member) and each architecture of `transformers` (a model type, in a small
-configuration: narrower, fewer layers, a vocabulary of 128) is built twice with the same random weights. One training step
-runs in plain PyTorch, one under `tempo.Session("cpu", placement="always", min_size=0, unsafe_small=True)`. Compared are
-the loss, the gradient of every parameter, and every buffer afterwards.
+Each family of `timm` (a module, by its smallest member) and each architecture of `transformers` (a model
+type, in a small configuration: narrower, fewer layers, a vocabulary of 128) is built twice with the same
+random weights. One training step runs in plain PyTorch, one under `tempo.Session("cpu", placement="always",
+min_size=0, unsafe_small=True)`. Compared are the loss, the gradient of every parameter, and every buffer
+afterwards.
 
-- **passes**: all of them agree. *float64*: within 1e-9 of each tensor's norm. *rounding bound*: the model itself rounds to
-  float32 on the way (a softmax, a norm), or refuses float64; then protection may change a tensor by `GROWTH` = 100 times
-  ([numerics](numerics.md)) what moving each weight by a rounding (2^-36 of itself in float64, 2^-24 in float32) does.
-  *As in evaluation*: in training mode the model wants labels, or lengths of its own.
-- **offloaded**: share of the step's linear flops that workers computed, by PyTorch's flop counter (less a fault of it: it
-  takes the weight gradient of a grouped convolution for that of a full one). The rest stayed in the TEE for the reason
-  named; `session.report()` lists each.
+- **passes**: all of them agree. *float64*: within 1e-9 of each tensor's norm. *rounding bound*: the model
+  itself rounds to float32 on the way (a softmax, a norm), or refuses float64; then protection may change a
+  tensor by `GROWTH` = 100 times ([numerics](numerics.md)) what moving each weight by a rounding (2^-36 of
+  itself in float64, 2^-24 in float32) does. *As in evaluation*: in training mode the model wants labels, or
+  lengths of its own.
+- **offloaded**: share of the step's linear flops that workers computed, by PyTorch's flop counter (less a
+  fault of it: it takes the weight gradient of a grouped convolution for that of a full one). The rest
+  stayed in the TEE for the reason named; `session.report()` lists each.
 - **refused**: Tempo says before or at the first step that it cannot, and what to do.
-- **not run**: plain PyTorch does not build or run it here (generic inputs do not fit, an optional package is missing, it
-  is too large, or it differs from itself). It says nothing about Tempo and is in no share below.
+- **not run**: plain PyTorch does not build or run it here (generic inputs do not fit, an optional package
+  is missing, it is too large, or it differs from itself). It says nothing about Tempo and is in no share
+  below.
 
-Small models are the harder case for the share: first layers and heads, which stay for secrecy's sake, weigh more.
+Small models are the harder case for the share: first layers and heads, which stay for secrecy's sake, weigh
+more.
 """
 
 
-def page(rows: Sequence[Row], environment: str = "") -> str:
-    """rows: verdicts as the pool writes them."""
-    parts = [_HEAD, environment, _summary(rows)]
+def page(rows: Sequence[Row], known: Mapping[str, int], environment: str = "") -> str:
+    """rows: verdicts as the pool writes them. known: families that each library has."""
+    parts = [_HEAD, environment, _summary(rows, known)]
     parts += [_failures(rows), _refusals(rows), _low(rows), _kept(rows), _table(rows), _not_run(rows)]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
@@ -66,31 +72,34 @@ def well_with_attention(row: Row) -> bool:
     return well(row) or (row["status"] == PASS and sent is not None and sent >= WANTED * total(row))
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[Row], known: Mapping[str, int]) -> str:
     lines = ["## Summary", ""]
     table = []
     for library in dict.fromkeys(row["library"] for row in rows):
         mine = [row for row in rows if row["library"] == library]
-        table.append(_counts(library, mine))
-    table.append(_counts("all", rows))
-    names = ("library", "families", "run", "pass", "fail", "refused", "pass, of those run")
-    lines += _markdown((*names, f"pass with {WANTED:.0%} offloaded", "and with attention", "median offloaded"), table)
+        table.append(_counts(library, mine, known.get(library, len(mine))))
+    table.append(_counts("all", rows, sum(known.values()) or len(rows)))
+    names = ("library", "families", "judged", "run", "pass", "fail", "refused", "pass, of those run")
+    lines += _markdown(
+        (*names, f"pass with {WANTED:.0%} offloaded", "and with attention", "median offloaded"), table
+    )
     lines += [
         "",
-        f"The goal is that {GOAL:.0%} of those run pass with at least {WANTED:.0%} of their linear flops offloaded. "
-        "*And with attention*: models below that are run again with `offload_attention=True`, which sends products "
-        "of two activations as well; they must pass then too.",
+        f"The goal is that {GOAL:.0%} of those run pass with at least {WANTED:.0%} of their linear flops "
+        "offloaded. *And with attention*: models below that run again with `offload_attention=True`, which "
+        "sends products of two activations as well; they must pass then too.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _counts(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def _counts(name: str, rows: Sequence[Row], known: int) -> tuple[str, ...]:
     run = [row for row in rows if row["status"] != NOT_RUN]
     by = Counter(row["status"] for row in rows)
     shares = [part for row in run if row["status"] == PASS and (part := share(row)) is not None]
     return (
         name,
+        str(known),
         str(len(rows)),
         str(len(run)),
         str(by[PASS]),
@@ -108,13 +117,13 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _failures(rows: Iterable[Row]) -> str:
-    table = [_name(row) + (_text(row["reason"]),) for row in rows if row["status"] == FAIL]
+    table = [(*_name(row), _text(row["reason"])) for row in rows if row["status"] == FAIL]
     return _section("Fails", ("library", "family", "what"), table)
 
 
 def _refusals(rows: Iterable[Row]) -> str:
     """Reason and remedy are the error's own text."""
-    table = [_name(row) + (_text(row["reason"]),) for row in rows if row["status"] == REFUSED]
+    table = [(*_name(row), _text(row["reason"])) for row in rows if row["status"] == REFUSED]
     return _section("Refused, and what to do instead", ("library", "family", "what Tempo says"), table)
 
 
@@ -128,7 +137,11 @@ def _low(rows: Iterable[Row]) -> str:
             sent = row["with_attention_flops"]
             with_attention = "-" if sent is None else _percent(sent, total(row))
             table.append((*_name(row), f"{100 * part:.1f} %", with_attention, why))
-    return _section(f"Passes, with less than {WANTED:.0%} offloaded", ("library", "family", "offloaded", "with attention", "most of the rest"), table)
+    return _section(
+        f"Passes, with less than {WANTED:.0%} offloaded",
+        ("library", "family", "offloaded", "with attention", "most of the rest"),
+        table,
+    )
 
 
 def _kept(rows: Iterable[Row]) -> str:

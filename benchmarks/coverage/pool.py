@@ -48,7 +48,9 @@ def run(
             while waiting and len(running) < jobs:
                 family = waiting.pop(0)
                 path = out.with_suffix(f".{os.getpid()}.{len(waiting)}.part")
-                process = context.Process(target=_child, args=(recipes, library, family, path, seconds, gigabytes))
+                process = context.Process(
+                    target=_child, args=(recipes, library, family, path, seconds, gigabytes)
+                )
                 process.start()
                 running[process] = (family, time.monotonic(), path)
             time.sleep(0.05)

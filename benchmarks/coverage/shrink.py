@@ -1,7 +1,7 @@
 """Smaller configurations, by the names that configurations of transformers use.
 
-A configuration is a dictionary of settings, some of which are configurations themselves. Widths, layers, vocabularies,
-experts and images are cut by name; what a name does not tell stays as it is.
+A configuration is a dictionary of settings, some of which are configurations themselves. Widths, layers,
+vocabularies, experts and images are cut by name; what a name does not tell stays as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ class Size:
 
 
 #: Smallest first. Where one cannot be built or run, the next is tried.
-SIZES = (Size(image=32, patch=4), Size(), Size(layers=4), Size(width=None), Size(width=None, layers=4, image=224))
+SIZES = (
+    Size(image=32, patch=4),
+    Size(),
+    Size(layers=4),
+    Size(width=None),
+    Size(width=None, layers=4, image=224),
+)
 
 _WIDTH = re.compile(
     r"(hidden_size|d_model|n_embd|embed_dim|embedding_size|dim|hidden_dim|model_dim|emb_dim|width|lru_width"
@@ -41,10 +47,16 @@ _INNER = re.compile(
 _HEADS = re.compile(r"(\w*num_attention_heads|\w*num_heads|n_heads?|\w*attention_heads|num_query_heads)")
 _KV_HEADS = re.compile(r"\w*(num_key_value_heads|kv_heads|n_head_kv|num_kv_heads|attention_groups)")
 _HEAD = re.compile(r"\w*(head_dim|d_kv|qk_nope_head_dim|v_head_dim|kv_channels|attention_head_size)")
-_LAYERS = re.compile(r"(\w*num_hidden_layers|n_layers?|num_layers|\w+_layers|depth|num_\w*_blocks|num_blocks)")
-_NOT_LAYERS = re.compile(r"(num_feature_levels|num_conv_layers|num_feat_extract_layers|first_\w+|\w*skip\w*|\w*conv\w*)")
+_LAYERS = re.compile(
+    r"(\w*num_hidden_layers|n_layers?|num_layers|\w+_layers|depth|num_\w*_blocks|num_blocks)"
+)
+_NOT_LAYERS = re.compile(
+    r"(num_feature_levels|num_conv_layers|num_feat_extract_layers|first_\w+|\w*skip\w*|\w*conv\w*)"
+)
 _EXPERTS = re.compile(r"(num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_routed_experts)")
-_TOP = re.compile(r"(num_experts_per_tok|top_k|moe_k|moe_topk|num_selected_experts|num_experts_per_token|moe_top_k)")
+_TOP = re.compile(
+    r"(num_experts_per_tok|top_k|moe_k|moe_topk|num_selected_experts|num_experts_per_token|moe_top_k)"
+)
 _RANK = re.compile(r"\w*(lora_rank|rank)")
 _POSITIONS = re.compile(r"(max_position_embeddings|n_positions|max_sequence_length|max_seq_len|n_ctx)")
 
@@ -117,7 +129,9 @@ def _list(name: str, value: list[Any], size: Size) -> list[Any]:
         # Each kind once, as far as there is room.
         kinds = list(dict.fromkeys(value))
         return (kinds + value)[: size.layers] if len(value) > size.layers else value
-    if name in ("depths", "num_blocks", "layers", "encoder_depths") and all(isinstance(v, int) for v in value):
+    if name in ("depths", "num_blocks", "layers", "encoder_depths") and all(
+        isinstance(v, int) for v in value
+    ):
         return [min(each, 1) for each in value]
     if name == "attention_window":
         return [min(each, 16) for each in value][: size.layers]

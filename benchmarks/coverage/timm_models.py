@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -43,23 +44,35 @@ def recipe(family: str) -> Recipe:
 
 
 #: Words of names, smallest first.
-_WORDS = ("zepto", "atto", "femto", "pico", "nano", "xxs", "xxtiny", "xs", "xtiny", "tiny", "mini", "_t", "_s", "small")
+_WORDS = (
+    "zepto",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxs",
+    "xxtiny",
+    "xs",
+    "xtiny",
+    "tiny",
+    "mini",
+    "_t",
+    "_s",
+    "small",
+)
 _COUNTED = 4
 
 
 def _smallest(names: list[str]) -> list[str]:
-    """By the number of parameters, counted on tensors without memory. Of large families those are counted whose
-    names speak of the least."""
+    """By the number of parameters, counted on tensors without memory. Of large families those are counted
+    whose names speak of the least."""
     import timm
 
     sizes = {}
     for name in sorted(names, key=_spoken)[:_COUNTED]:
-        try:
-            with torch.device("meta"):
-                model = timm.create_model(name, pretrained=False)
-        except Exception:  # some cannot be built without data; the rest of the family can
-            continue
-        sizes[name] = sum(p.numel() for p in model.parameters())
+        with suppress(Exception), torch.device("meta"):  # some cannot be built without data; others can
+            model = timm.create_model(name, pretrained=False)
+            sizes[name] = sum(p.numel() for p in model.parameters())
     return sorted(sizes, key=sizes.__getitem__) or sorted(names, key=_spoken)
 
 

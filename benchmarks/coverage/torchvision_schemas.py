@@ -19,7 +19,8 @@ _SCHEMAS = (
 
 @cache
 def declare() -> torch.library.Library | None:
-    """To be called before anything imports torchvision. The library is kept by the cache: schemas go with it."""
+    """To be called before anything imports torchvision. The library is kept by the cache: schemas go with
+    it."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or _compiled(Path(spec.origin).parent):
         return None

@@ -63,7 +63,7 @@ def _classes(family: str) -> list[type[Any]]:
         if found is not None:
             names += [found] if isinstance(found, str) else list(found)
     unique = list(dict.fromkeys(names))
-    chosen = dict.fromkeys((unique[:1] + unique[-1:]))
+    chosen = dict.fromkeys(unique[:1] + unique[-1:])
     return [cls for name in chosen if (cls := getattr(transformers, name, None)) is not None]
 
 
@@ -71,7 +71,9 @@ def _at(family: str, model_class: type[Any], size: Size) -> Recipe:
     config_class: type[Any] = model_class.config_class
     full = config_class().to_dict()
     smaller = shrink(full, size)
-    settings = {name: value for name, value in smaller.items() if name not in ("model_type", "transformers_version")}
+    settings = {
+        name: value for name, value in smaller.items() if name not in ("model_type", "transformers_version")
+    }
 
     def make() -> nn.Module:
         config = config_class(**settings)

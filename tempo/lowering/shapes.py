@@ -134,7 +134,8 @@ def _flat(sizes: Shape, of_height_1: int) -> Pair:
 
 
 def per_axis(value: Sizes, dims: int, of_height_1: int, what: str, least: int) -> Pair:
-    """One number for both axes, or one each; with one axis, `of_height_1` for the other. Raises UsageError."""
+    """One number for both axes, or one each; with one axis, `of_height_1` for the other. Raises
+    UsageError."""
     values = (value,) * dims if isinstance(value, int) else tuple(value)
     # PyTorch takes a tuple of one for any number of axes.
     values = values * dims if len(values) == 1 else values

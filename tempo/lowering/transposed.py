@@ -6,8 +6,8 @@ R = B P Q rows, K = C, and A E N out-features of the product.
     Y[g, (b p q), (n a e)] = sum_c x[b, (g c), p, q] w[(g c), n, a, e]
     y[b, (g n), stride p + dilation a - top, stride q + dilation e - left] += Y[g, (b p q), (n a e)]
 
-The sum over windows and its adjoint, reading them, are PyTorch's fold and unfold. A one-dimensional layer is a
-two-dimensional one of height 1.
+The sum over windows and its adjoint, reading them, are PyTorch's fold and unfold. A one-dimensional layer
+is a two-dimensional one of height 1.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tempo.lowering.shapes import Pair, Shape, expect
 @final
 @dataclass(frozen=True)
 class ConvTransposed(Lowering):
-    """x (B, G C, P, Q) and w (G C, N, A, E), or without Q and E, or without B; sizes per axis, of height 1 for a
-    one-dimensional layer. y_shape: as PyTorch derives it, output padding included."""
+    """x (B, G C, P, Q) and w (G C, N, A, E), or without Q and E, or without B; sizes per axis, of height 1
+    for a one-dimensional layer. y_shape: as PyTorch derives it, output padding included."""
 
     x_shape: Shape
     w_shape: Shape
@@ -61,7 +61,9 @@ class ConvTransposed(Lowering):
 
     def lower_dy(self, dy: Tensor) -> Tensor:
         channels = self.groups * self.w_shape[1]
-        image = expect(dy, self.y_shape, "the output's gradient").reshape(-1, channels, *self._size(self.y_shape))
+        image = expect(dy, self.y_shape, "the output's gradient").reshape(
+            -1, channels, *self._size(self.y_shape)
+        )
         windows = F.unfold(F.pad(image, self._margins), **self._windows)
         windows = windows.unflatten(1, (self.groups, self.shape.n))
         return windows.permute(1, 0, 3, 2).reshape(self.groups, self.shape.rows, self.shape.n)
@@ -80,12 +82,15 @@ class ConvTransposed(Lowering):
     @property
     def _whole(self) -> list[int]:
         """What all windows cover, before padding takes off its margin: [down, across]."""
-        sizes = zip(self._size(self.x_shape), self._size(self.w_shape), self.stride, self.dilation, strict=True)
+        sizes = zip(
+            self._size(self.x_shape), self._size(self.w_shape), self.stride, self.dilation, strict=True
+        )
         return [(pixels - 1) * s + d * (k - 1) + 1 for pixels, k, s, d in sizes]
 
     @property
     def _margins(self) -> list[int]:
-        """What the output lacks of that: [left, right, top, bottom]; below zero where output padding adds to it."""
+        """What the output lacks of that: [left, right, top, bottom]; below zero where output padding adds
+        to it."""
         out = self._size(self.y_shape)
         far = [w - p - o for w, p, o in zip(self._whole, self.padding, out, strict=True)]
         return [self.padding[1], far[1], self.padding[0], far[0]]

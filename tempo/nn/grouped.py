@@ -1,11 +1,13 @@
-"""torch._grouped_mm (F.grouped_mm), on products that the caller brings: how experts of a mixture are computed.
+"""torch._grouped_mm (F.grouped_mm), on products that the caller brings: how experts of a mixture are
+computed.
 
-Axes: S rows, sorted by expert; E experts; K in-features, N out-features. offs (E): where each expert's rows end.
+Axes: S rows, sorted by expert; E experts; K in-features, N out-features. offs (E): where each expert's rows
+end.
 
     y[s] = x[s] W[e],   offs[e - 1] <= s < offs[e]
 
-PyTorch hands this over as a whole. Taken apart, each expert is a linear layer on its own rows; its weight is passed on
-as a view of the parameter. Rows after the last are nobody's: they are zero here.
+PyTorch hands this over as a whole. Taken apart, each expert is a linear layer on its own rows; its weight
+is passed on as a view of the parameter. Rows after the last are nobody's: they are zero here.
 """
 
 from __future__ import annotations

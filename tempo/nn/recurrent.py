@@ -1,7 +1,8 @@
 """torch.lstm, gru, rnn_tanh, rnn_relu and their cells, on linear algebra that the caller brings.
 
-Axes: T steps; B batch; I in-features; H hidden features; P what a step hands on (H, or the projection's size).
-Per layer and direction, with the gates stacked in the rows of both weights (PyTorch, nn.LSTM, nn.GRU, nn.RNN):
+Axes: T steps; B batch; I in-features; H hidden features; P what a step hands on (H, or the projection's
+size). Per layer and direction, with the gates stacked in the rows of both weights (PyTorch, nn.LSTM,
+nn.GRU, nn.RNN):
 
     LSTM   i, f, g, o = x Wi^T + bi + h Wh^T + bh
            c' = sigmoid(f) c + sigmoid(i) tanh(g)      h' = sigmoid(o) tanh(c')  [ Wr^T ]
@@ -9,9 +10,9 @@ Per layer and direction, with the gates stacked in the rows of both weights (PyT
            h' = (1 - z) n + z h
     RNN    h' = tanh or relu of x Wi^T + bi + h Wh^T + bh
 
-PyTorch hands these over as wholes, so their products are out of reach until they are taken apart. The products
-with Wi are one for all steps; those with Wh follow one another. `linear(x, w, b)` does each of them, and parameters
-are passed on as they are: who encodes them may go by identity.
+PyTorch hands these over as wholes, so their products are out of reach until they are taken apart. The
+products with Wi are one for all steps; those with Wh follow one another. `linear(x, w, b)` does each of
+them, and parameters are passed on as they are: who encodes them may go by identity.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ def cell(
 
 
 def sequence(linear: Linear, kind: str, *args: Any) -> tuple[Tensor, ...]:
-    """torch.<kind>(input, hx, params, has_biases, layers, dropout, train, bidirectional, batch_first), or with
-    (data, batch_sizes, hx, params, ...) for packed sequences and without batch_first, as nn.RNNBase calls
-    it. Returns what it returns: (output, h) and for an LSTM c, h and c being (layers x directions, B, P or H)."""
+    """torch.<kind>(input, hx, params, has_biases, layers, dropout, train, bidirectional, batch_first), or
+    with (data, batch_sizes, hx, params, ...) for packed sequences and without batch_first, as nn.RNNBase
+    calls it. Returns what it returns: (output, h) and for an LSTM c, h and c being (layers x directions, B,
+    P or H)."""
     packed = isinstance(args[1 if kind == "lstm" else 2], Tensor)
     if packed:
         data, sizes, hx, params, biases, layers, dropout, train, both = args
@@ -132,7 +134,8 @@ def _layers(params: Sequence[Tensor], biases: bool, count: int) -> list[_Weights
 @final
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One layer in one direction. lengths: how many sequences are alive at each step, never more than before."""
+    """One layer in one direction. lengths: how many sequences are alive at each step, never more than
+    before."""
 
     linear: Linear
     step: Step
@@ -141,7 +144,8 @@ class _Run:
     reverse: bool
 
     def __call__(self, x: Tensor, first: State) -> tuple[Tensor, State]:
-        """x (sum of lengths, I) -> (y (sum of lengths, P), the state of each sequence after its last step)."""
+        """x (sum of lengths, I) -> (y (sum of lengths, P), the state of each sequence after its last
+        step)."""
         gates = self.linear(x, self.w.ih, self.w.b_ih).split(list(self.lengths))
         outputs: list[Tensor] = []
         ended: list[State] = []

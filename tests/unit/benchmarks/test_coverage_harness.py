@@ -1,4 +1,5 @@
-"""benchmarks/coverage judges rightly: a wrong gradient fails, a refusal keeps its reason, flops are PyTorch's."""
+"""benchmarks/coverage judges rightly: a wrong gradient fails, a refusal keeps its reason, flops are
+PyTorch's."""
 
 from __future__ import annotations
 
@@ -9,17 +10,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from benchmarks.coverage.judge import FAIL, NOT_RUN, PASS, REFUSED, Verdict, judge
 from benchmarks.coverage.page import page
 from benchmarks.coverage.pool import one, read, run
 from benchmarks.coverage.shrink import VOCABULARY, Size, shrink
 from benchmarks.coverage.subject import NotRunnableError, Recipe
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Net(nn.Module):
-    """error: of the gradient, and of nothing else, once the model is protected. only32: it refuses float64."""
+    """error: of the gradient, and of nothing else, once the model is protected. only32: it refuses
+    float64."""
 
     def __init__(self, error=0.0, only32=False):
         super().__init__()
@@ -106,7 +109,9 @@ def test_flops_are_those_of_pytorchs_counter():
     assert verdict.offloaded_flops + sum(verdict.kept.values()) == verdict.counted_flops
     rows, each = 32, 2
     assert verdict.offloaded_flops == each * rows * (2 * 16 * 24 + 3 * 24 * 24)
-    assert verdict.kept == {"linear: last weighted layer: its gradient gives away labels": 3 * each * rows * 24 * 4}
+    assert verdict.kept == {
+        "linear: last weighted layer: its gradient gives away labels": 3 * each * rows * 24 * 4
+    }
 
 
 def test_the_counters_fault_with_grouped_convolutions_is_put_right():
@@ -142,7 +147,13 @@ def in_a_process(family):
 
 def test_the_pool_survives_and_goes_on_where_it_was(tmp_path):
     out, said = tmp_path / "found.jsonl", []
-    limits = {"jobs": 2, "seconds": 10.0, "gigabytes": 8.0, "say": said.append, "preload": "benchmarks.coverage.judge"}
+    limits = {
+        "jobs": 2,
+        "seconds": 10.0,
+        "gigabytes": 8.0,
+        "say": said.append,
+        "preload": "benchmarks.coverage.judge",
+    }
     known = one(in_a_process, "planted", "known").to_dict()
     out.write_text(json.dumps(known) + "\n")
     run("planted", in_a_process, ["known", "good", "dead"], out, **limits)
@@ -179,7 +190,12 @@ def test_configurations_are_cut_by_name():
     assert small["num_attention_heads"] == small["num_key_value_heads"] == 4
     assert small["eos_token_id"] < small["vocab_size"] == VOCABULARY
     assert small["layer_types"] == ["a", "b"]
-    assert small["vision_config"] == {"model_type": "vit", "hidden_size": 64, "image_size": 64, "patch_size": 16}
+    assert small["vision_config"] == {
+        "model_type": "vit",
+        "hidden_size": 64,
+        "image_size": 64,
+        "patch_size": 16,
+    }
     assert "use_cache" not in small
     assert "hidden_size" not in shrink(full, Size(width=None))
 
@@ -196,9 +212,10 @@ def test_the_page_counts_what_the_rows_say():
             row("bad", FAIL, 90, reason="first.weight differs"),
             row("no", REFUSED, reason="an x | y. Instead: do z."),
             row("lost", NOT_RUN, reason="needs more"),
-        ]
+        ],
+        {"lib": 7},
     )
-    assert "| lib | 5 | 4 | 2 | 1 | 1 | 50.0 % | 25.0 % | 50.0 % |" in text
+    assert "| lib | 7 | 5 | 4 | 2 | 1 | 1 | 50.0 % | 25.0 % | 50.0 % |" in text
     assert "| lib | `bad` | first.weight differs |" in text
     assert "| lib | `no` | an x / y. Instead: do z. |" in text
     assert "| lib | `low` | 40.0 % | 85.0 % | matmul: product of two activations (60.0 %) |" in text

@@ -127,7 +127,11 @@ LAYERS = {
         (4, 64, 5, 6),
         "conv transposed",
     ),
-    "ConvTranspose2d grouped": (lambda: nn.ConvTranspose2d(128, 128, 3, groups=2), (4, 128, 5, 5), "conv transposed"),
+    "ConvTranspose2d grouped": (
+        lambda: nn.ConvTranspose2d(128, 128, 3, groups=2),
+        (4, 128, 5, 5),
+        "conv transposed",
+    ),
     "ConvTranspose2d unbatched": (lambda: nn.ConvTranspose2d(64, 64, 4, 2, 1), (64, 9, 9), "conv transposed"),
     "ConvTranspose1d": (lambda: nn.ConvTranspose1d(64, 64, 16, 8, 4), (4, 64, 33), "conv transposed"),
     "ConvTranspose1d unbatched": (lambda: nn.ConvTranspose1d(64, 64, 3), (64, 80), "conv transposed"),
