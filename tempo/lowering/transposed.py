@@ -56,7 +56,7 @@ class ConvTransposed(Lowering):
     def raise_y(self, y_GRN: Tensor) -> Tensor:
         positions = prod(self._size(self.x_shape))
         windows = y_GRN.reshape(self.groups, -1, positions, self.shape.n).permute(1, 0, 3, 2)
-        whole = F.fold(windows.flatten(1, 2), self._whole, **self._windows)
+        whole = F.fold(windows.flatten(1, 2), tuple(self._whole), **self._windows)
         return F.pad(whole, [-side for side in self._margins]).reshape(self.y_shape)
 
     def lower_dy(self, dy: Tensor) -> Tensor:
@@ -66,7 +66,8 @@ class ConvTransposed(Lowering):
         )
         windows = F.unfold(F.pad(image, self._margins), **self._windows)
         windows = windows.unflatten(1, (self.groups, self.shape.n))
-        return windows.permute(1, 0, 3, 2).reshape(self.groups, self.shape.rows, self.shape.n)
+        rows: Tensor = windows.permute(1, 0, 3, 2).reshape(self.groups, self.shape.rows, self.shape.n)
+        return rows
 
     def raise_dx(self, dx_GRK: Tensor) -> Tensor:
         size = self._size(self.x_shape)
