@@ -43,6 +43,21 @@ more.
 """
 
 
+#: By what a reason contains, what a user can do.
+_ACTIONS = {
+    "last weighted layer": "`protect(unsafe_offload=[...])`, if labels may be known",
+    "weight of an embedding": "`protect(unsafe_offload=[...])`, if tokens may be known",
+    "product of two activations": "`offload_attention=True`; rarely pays",
+    "a softmax stands between": "`attn_implementation='eager'` with `offload_attention=True`; rarely pays",
+    "input channels": "nothing: it works on raw input",
+    "depthwise": "nothing: each channel by itself is no matrix product",
+    "three-dimensional": "patches without overlap: write it as a linear layer on them",
+    "all weights are zero": "nothing: it goes from the step on in which they are not",
+    "rows repeat": "`repeats=1.0`, if row bases may be found (docs/secrecy.md)",
+    "not lowered": "write it with `torch.matmul` or `F.linear`",
+}
+
+
 def page(rows: Sequence[Row], known: Mapping[str, int], environment: str = "") -> str:
     """rows: verdicts as the pool writes them. known: families that each library has."""
     parts = [_HEAD, environment, _summary(rows, known)]
@@ -83,6 +98,13 @@ def _summary(rows: Sequence[Row], known: Mapping[str, int]) -> str:
     lines += _markdown(
         (*names, f"pass with {WANTED:.0%} offloaded", "and with attention", "median offloaded"), table
     )
+    missing = sum(known.values()) - len(rows)
+    if missing > 0:
+        lines += [
+            "",
+            f"**The run that this page is from was cut short**: {missing} families were not judged, and nothing "
+            "is said of them. `make coverage` goes on from there.",
+        ]
     lines += [
         "",
         f"The goal is that {GOAL:.0%} of those run pass with at least {WANTED:.0%} of their linear flops "
@@ -151,8 +173,16 @@ def _kept(rows: Iterable[Row]) -> str:
         for reason, flops in row["kept"].items():
             found[reason].append(flops / total(row))
     ordered = sorted(found.items(), key=lambda item: -sum(item[1]))
-    table = [(why, str(len(s)), f"{100 * median(s):.1f} %", f"{100 * max(s):.1f} %") for why, s in ordered]
-    return _section("Why the rest stays in the TEE", ("reason", "families", "median share", "largest"), table)
+    table = [
+        (why, str(len(s)), f"{100 * median(s):.1f} %", f"{100 * max(s):.1f} %", _action(why))
+        for why, s in ordered
+    ]
+    head = ("reason", "families", "median share", "largest", "what to do")
+    return _section("Why the rest stays in the TEE", head, table)
+
+
+def _action(reason: str) -> str:
+    return next((action for text, action in _ACTIONS.items() if text in reason), "-")
 
 
 def _table(rows: Iterable[Row]) -> str:

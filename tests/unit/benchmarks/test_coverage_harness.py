@@ -216,6 +216,7 @@ def test_the_page_counts_what_the_rows_say():
         {"lib": 7},
     )
     assert "| lib | 7 | 5 | 4 | 2 | 1 | 1 | 50.0 % | 25.0 % | 50.0 % |" in text
+    assert "cut short**: 2 families were not judged" in text
     assert "| lib | `bad` | first.weight differs |" in text
     assert "| lib | `no` | an x / y. Instead: do z. |" in text
     assert "| lib | `low` | 40.0 % | 85.0 % | matmul: product of two activations (60.0 %) |" in text
