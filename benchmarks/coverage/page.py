@@ -102,14 +102,14 @@ def _summary(rows: Sequence[Row], known: Mapping[str, int]) -> str:
     if missing > 0:
         lines += [
             "",
-            f"**The run that this page is from was cut short**: {missing} families were not judged, and nothing "
-            "is said of them. `make coverage` goes on from there.",
+            f"**The run that this page is from was cut short**: {missing} families were not judged, and "
+            "nothing is said of them. `make coverage` goes on from there.",
         ]
     lines += [
         "",
         f"The goal is that {GOAL:.0%} of those run pass with at least {WANTED:.0%} of their linear flops "
-        "offloaded. *And with attention*: models below that run again with `offload_attention=True`, which "
-        "sends products of two activations as well; they must pass then too.",
+        "offloaded. *And with attention*: models below that run again with `offload_attention=True`, "
+        "which sends products of two activations as well; they must pass then too.",
         "",
     ]
     return "\n".join(lines)
