@@ -42,3 +42,13 @@ def shifted(y: Tensor, b: Tensor) -> Tensor:
 
 def is_weight(t: Tensor) -> bool:
     return isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter)
+
+
+def arranged(y: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """A convolution's result in the memory format of PyTorch's: channels last if the image or the weight is.
+    Dropout draws in the order of memory: only then does the same seed give the same mask."""
+    return y.contiguous(memory_format=torch.channels_last) if _last(x) or _last(w) else y
+
+
+def _last(t: Tensor) -> bool:
+    return t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()

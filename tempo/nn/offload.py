@@ -19,7 +19,7 @@ from tempo.errors import UnsupportedError
 from tempo.lowering import lower_conv, lower_conv_transposed, lower_linear, lower_matmul
 from tempo.lowering.base import Lowering
 from tempo.nn.autograd import Call, offloaded
-from tempo.nn.calls import candidate_of, is_weight, once_differentiated, shifted
+from tempo.nn.calls import arranged, candidate_of, is_weight, once_differentiated, shifted
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
 from tempo.nn.placement import Account, Places, Rules, sizes
@@ -166,7 +166,7 @@ class Offload:
         y, reason = self._send(lowering, x, w, flops)
         if reason:
             return self.keep("conv", reason, function, args)
-        return y if b is None else shifted(y, b.view(-1, *[1] * dims))
+        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
 
     def conv_transposed(
         self,
@@ -198,7 +198,7 @@ class Offload:
         y, reason = self._send(lowering, x, w, flops)
         if reason:
             return self.keep("conv_transposed", reason, function, args)
-        return y if b is None else shifted(y, b.view(-1, *[1] * dims))
+        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
 
     def attend(
         self,

@@ -832,3 +832,18 @@ def test_a_worker_with_little_memory_forgets_and_is_sent_again(scheme):
     assert max(errors(got, want)) < CLOSE
     assert {event.kind.value for event in report.events} == {"evicted"}
     assert (report.checks_failed, report.local_fallbacks) == (0, 0)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 2)])
+def test_channels_last_stays_channels_last(layer):
+    """The format that PyTorch gives, and so the masks that dropout draws in the order of memory."""
+    model = nn.Sequential(layer, nn.Dropout(0.5)).double()
+    x = torch.randn(4, 64, 10, 10, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), Session("cpu") as session:
+        torch.manual_seed(0)
+        want = model(x)
+        torch.manual_seed(0)
+        got = session.protect(model, unsafe_offload=["0"])(x)
+        assert any(row.offloaded for row in session.report().rows)
+    assert got.stride() == want.stride()
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
