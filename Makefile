@@ -1,4 +1,5 @@
 # make demo | test | lint | bench | docs      Any of them makes .venv first, once.
+# make coverage                              Real models; with an environment of its own, .venv-coverage.
 #
 #   make demo ARGS="--fast --scheme monomial"
 #   make test ARGS="tests/unit -k codec"
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs coverage clean
 
 demo: $(STAMP)
 	$(BIN)/tempo demo $(ARGS)
@@ -33,6 +34,24 @@ docs: $(STAMP)
 	$(BIN)/python -m pytest tests/unit/cli/test_cli_documents.py tests/unit/test_drawings.py $(ARGS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# Every family of timm and architecture of transformers, protected and plain: about an hour on two cores. What was
+# judged is kept, so that a run cut short goes on; remove the results for a fresh one. Then the page.
+# timm imports torchvision, of which there is no build for every torch: it comes without its dependencies, and
+# benchmarks/coverage declares the operators that it misses.
+COVERAGE := .venv-coverage
+COVERAGE_STAMP := $(COVERAGE)/.installed
+
+coverage: $(COVERAGE_STAMP)
+	$(COVERAGE)/bin/python -m benchmarks.coverage run $(ARGS)
+	$(COVERAGE)/bin/python -m benchmarks.coverage page
+
+$(COVERAGE_STAMP): pyproject.toml
+	[ -x $(COVERAGE)/bin/python ] || $(PYTHON) -m venv $(COVERAGE)
+	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check -e . transformers==5.23.0
+	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
+	@touch $@
+
 # torch first and pinned: left to itself, pip would take a newer one with gigabytes of CUDA packages.
 # Native passes are built on the way where there is a C++ compiler (tempo doctor).
 $(STAMP): pyproject.toml setup.py $(wildcard tempo/kernels/cpp/*)
@@ -45,4 +64,4 @@ $(STAMP): pyproject.toml setup.py $(wildcard tempo/kernels/cpp/*)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results build *.egg-info tempo/kernels/_passes*.so
+	rm -rf $(VENV) $(COVERAGE) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results build *.egg-info tempo/kernels/_passes*.so

@@ -2,17 +2,19 @@
 
 from tempo.lowering.base import Lowering, ProductShape
 from tempo.lowering.bmm import Bmm
-from tempo.lowering.choose import lower_conv, lower_linear, lower_matmul
+from tempo.lowering.choose import lower_conv, lower_conv_transposed, lower_linear, lower_matmul
 from tempo.lowering.conv1x1 import Conv1x1
 from tempo.lowering.im2col import Im2col
 from tempo.lowering.linear import Linear, TransposedLinear
 from tempo.lowering.shapes import ConvShape
+from tempo.lowering.transposed import ConvTransposed
 from tempo.lowering.winograd import Winograd
 
 __all__ = [
     "Bmm",
     "Conv1x1",
     "ConvShape",
+    "ConvTransposed",
     "Im2col",
     "Linear",
     "Lowering",
@@ -20,6 +22,7 @@ __all__ = [
     "TransposedLinear",
     "Winograd",
     "lower_conv",
+    "lower_conv_transposed",
     "lower_linear",
     "lower_matmul",
 ]

@@ -4,6 +4,7 @@
     1x1, no padding               Conv1x1
     3x3, stride 1, dilation 1     Winograd: F(4,3) where its tiles hold fewer elements, else F(2,3)
     any other convolution         Im2col
+    transposed convolution        ConvTransposed
 
 Whether a layer is worth offloading is decided elsewhere (a depthwise convolution can be lowered, and stays
 in the TEE all the same).
@@ -18,7 +19,8 @@ from tempo.lowering.bmm import Bmm
 from tempo.lowering.conv1x1 import Conv1x1
 from tempo.lowering.im2col import Im2col
 from tempo.lowering.linear import Linear, TransposedLinear
-from tempo.lowering.shapes import ConvShape, Sizes
+from tempo.lowering.shapes import ConvShape, Sizes, per_axis
+from tempo.lowering.transposed import ConvTransposed
 from tempo.lowering.winograd import F2, F4, Winograd
 
 
@@ -60,6 +62,27 @@ def lower_conv(
             if winograd.shape.rows >= smallest or winograd.shape.rows == 0:
                 return winograd
     return Im2col(conv)
+
+
+def lower_conv_transposed(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    y_shape: Sequence[int],
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Lowering:
+    """A one- or two-dimensional transposed convolution, its options as F.conv_transpose1d and 2d take them;
+    y_shape as they return it."""
+    dims = len(w_shape) - 2
+    sizes = (
+        per_axis(stride, dims, 1, "stride", 1),
+        per_axis(padding, dims, 0, "padding", 0),
+        per_axis(dilation, dims, 1, "dilation", 1),
+    )
+    return ConvTransposed(tuple(x_shape), tuple(w_shape), tuple(y_shape), *sizes, groups)
 
 
 def _elements(winograd: Winograd) -> int:

@@ -75,13 +75,13 @@ class ConvShape:
                 f"input {x} has {c} channels and weight {w} takes {w[1]} in each of {groups} groups "
                 f"and gives {w[0]}: in-channels must be {w[1]} x groups, out-channels divisible by groups"
             )
-        strides = _per_axis(stride, dims, 1, "stride", 1)
-        dilations = _per_axis(dilation, dims, 1, "dilation", 1)
+        strides = per_axis(stride, dims, 1, "stride", 1)
+        dilations = per_axis(dilation, dims, 1, "dilation", 1)
         kernel, size = _flat(w[2:], 1), _flat(x[-dims:], 1)
         if isinstance(padding, str):
             before, after = _named_padding(padding, kernel, strides, dilations)
         else:
-            before = after = _per_axis(padding, dims, 0, "padding", 0)
+            before = after = per_axis(padding, dims, 0, "padding", 0)
         self = cls(x, w, batch, c, w[0], size, kernel, strides, before, after, dilations, groups)
         if min(batch, c - 1, w[0] - 1, *(k - 1 for k in kernel), *(s - 1 for s in self.out)) < 0:
             raise UsageError(
@@ -133,7 +133,9 @@ def _flat(sizes: Shape, of_height_1: int) -> Pair:
     return (of_height_1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _per_axis(value: Sizes, dims: int, of_height_1: int, what: str, least: int) -> Pair:
+def per_axis(value: Sizes, dims: int, of_height_1: int, what: str, least: int) -> Pair:
+    """One number for both axes, or one each; with one axis, `of_height_1` for the other. Raises
+    UsageError."""
     values = (value,) * dims if isinstance(value, int) else tuple(value)
     # PyTorch takes a tuple of one for any number of axes.
     values = values * dims if len(values) == 1 else values

@@ -203,6 +203,7 @@ class Kind(Enum):
     MHA = auto()
     SDPA = auto()
     RECURRENT = auto()
+    GROUPED = auto()  # a product for each stretch of rows
     OTHER_LINEAR = auto()  # run it under a FlopMeter
 
 
@@ -235,13 +236,14 @@ LINEAR_FUNCTIONS: dict[Callable[..., Any], Kind] = {
     **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), Kind.CONV_TRANSPOSED),
     **dict.fromkeys(_present("lstm", "gru", "rnn_tanh", "rnn_relu"), Kind.RECURRENT),
     **dict.fromkeys(_present("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), Kind.RECURRENT),
+    **dict.fromkeys(_present("_grouped_mm"), Kind.GROUPED),
     **dict.fromkeys(
         _present(
             *("addbmm", "Tensor.addbmm", "Tensor.addbmm_", "Tensor.addmm_", "Tensor.baddbmm_"),
             *("inner", "Tensor.inner", "tensordot", "chain_matmul", "linalg.multi_dot"),
             *("matrix_power", "Tensor.matrix_power", "linalg.matrix_power"),
             *("cov", "Tensor.cov", "corrcoef", "Tensor.corrcoef"),
-            *("convolution", "_convolution", "conv_tbc", "bilinear", "_grouped_mm"),
+            *("convolution", "_convolution", "conv_tbc", "bilinear"),
             *("nn.functional.linear_cross_entropy", "_scaled_dot_product_attention_math"),
             # Whole where an operand is a Parameter, and products one by one where none is.
             *("svd_lowrank", "pca_lowrank", "lobpcg"),

@@ -2,7 +2,8 @@
 
 A TorchFunctionMode, entered in the forward of every protected submodule, so that it is there under
 activation-checkpoint recomputation too. Composite functions are taken apart here, since inside them
-the mode is off: multi-head attention and einsum.
+the mode is off: multi-head attention, einsum, recurrent layers and
+grouped products (experts).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch.overrides import TorchFunctionMode
 from tempo.errors import UnsupportedError
 from tempo.nn.attention import multi_head_attention_forward
 from tempo.nn.flops import LINEAR_FUNCTIONS, Kind
+from tempo.nn.grouped import grouped, grouped_mm
 from tempo.nn.offload import Offload
+from tempo.nn.recurrent import cell, sequence
 
 
 @final
@@ -83,13 +86,6 @@ class Interceptor(TorchFunctionMode):
         raise TypeError(
             "a protected model is not pickled: save its state_dict(), or call session.unprotect(model) first"
         )
-
-
-def recurrent(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name} computes step after step inside one kernel, where Tempo cannot reach its products",
-        f"keep it in the TEE: session.protect(model, keep=[<name of the {name} module>]), or use attention",
-    )
 
 
 def _refuse_tracing() -> None:
@@ -183,13 +179,44 @@ def _sdpa(
 
 
 def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
-    if offload.kept_here:
-        return offload.keep(func.__name__, offload.kept_here, func, args, kwargs)
-    raise recurrent(func.__name__)
+    if offload.kept_here or kwargs:  # by keyword nobody calls them; modules do not
+        return offload.keep(func.__name__, offload.kept_here or "not lowered", func, args, kwargs)
+    name: str = func.__name__
+    if name.endswith("_cell"):
+        return cell(offload.linear, name.removesuffix("_cell"), *args)
+    return sequence(offload.linear, name, *args)
 
 
-def _conv_transposed(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
-    return offload.keep("conv_transposed", offload.kept_here or "transposed convolution", func, args, kwargs)
+def _grouped(
+    offload: Offload,
+    func: Any,
+    mat_a: Tensor,
+    mat_b: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Any:
+    if offload.kept_here or offs is None or not grouped(mat_a, mat_b, offs, bias, out_dtype):
+        kwargs = {"offs": offs, "bias": bias, "out_dtype": out_dtype}
+        return offload.keep("grouped_mm", offload.kept_here or "not lowered", func, (mat_a, mat_b), kwargs)
+    return grouped_mm(offload.matmul, mat_a, mat_b, offs)
+
+
+def _conv_transposed(
+    offload: Offload,
+    func: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    return offload.conv_transposed(
+        func, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def _other(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -207,5 +234,6 @@ _ADAPTERS: dict[Kind, Callable[..., Any]] = {
     Kind.MHA: _mha,
     Kind.SDPA: _sdpa,
     Kind.RECURRENT: _recurrent,
+    Kind.GROUPED: _grouped,
     Kind.OTHER_LINEAR: _other,
 }

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tempo.errors import UnsupportedError
-from tempo.lowering import lower_conv, lower_linear, lower_matmul
+from tempo.lowering import lower_conv, lower_conv_transposed, lower_linear, lower_matmul
 from tempo.lowering.base import Lowering
 from tempo.nn.autograd import Call, offloaded
+from tempo.nn.calls import arranged, candidate_of, is_weight, once_differentiated, shifted
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
-from tempo.nn.placement import Account, Candidate, Places, Rules, sizes
+from tempo.nn.placement import Account, Places, Rules, sizes
 from tempo.products import Products
 
 _DTYPES = (torch.float32, torch.float64)
@@ -81,7 +82,7 @@ class Offload:
         y, reason = self._send(lowering, x, w, linear_flops(x.shape, w.shape))
         if reason:
             return self.keep("linear", reason, F.linear, (x, w, b))
-        return y if b is None else _shifted(y, b)
+        return y if b is None else shifted(y, b)
 
     def matmul(self, a: Tensor, b: Tensor, *, function: Callable[..., Tensor] = torch.matmul) -> Tensor:
         """a (..., R, K) times b (..., K, N). A parameter on either side plays the weight."""
@@ -92,7 +93,7 @@ class Offload:
             return self.keep("matmul", "a vector", function, args)
         if function in (torch.mm, torch.bmm, Tensor.mm, Tensor.bmm) and a.ndim != b.ndim:
             return function(*args)  # PyTorch's own error
-        if a.ndim == 2 and _is_weight(a) and not _is_weight(b):
+        if a.ndim == 2 and is_weight(a) and not is_weight(b):
             # W X = (X^T W^T)^T: the parameter stays the weight.
             return self._matmul(b.mT, a.mT, function, args).mT.contiguous()
         return self._matmul(a, b, function, args)
@@ -102,7 +103,7 @@ class Offload:
     ) -> Tensor:
         lowering = lower_matmul(x.shape, w.shape)
         reason = self._rules.keep(lowering)
-        if not reason and not _is_weight(w) and not self._rules.offload_attention:
+        if not reason and not is_weight(w) and not self._rules.offload_attention:
             reason = "product of two activations"
         if not reason:
             y, reason = self._send(lowering, x, w, matmul_flops(x.shape, w.shape))
@@ -119,7 +120,7 @@ class Offload:
         reason = self._refusal(a, b) or ("shapes PyTorch refuses" if lowering is None else None)
         if not reason and lowering is not None:
             reason = self._rules.keep(lowering)
-        if not reason and not _is_weight(b) and not self._rules.offload_attention:
+        if not reason and not is_weight(b) and not self._rules.offload_attention:
             reason = "product of two activations"
         if reason or lowering is None:
             return self.keep("addmm", reason or "", function, (c, a, b), {"beta": beta, "alpha": alpha})
@@ -165,7 +166,39 @@ class Offload:
         y, reason = self._send(lowering, x, w, flops)
         if reason:
             return self.keep("conv", reason, function, args)
-        return y if b is None else _shifted(y, b.view(-1, *[1] * dims))
+        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
+
+    def conv_transposed(
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        w: Tensor,
+        b: Tensor | None,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
+        groups: int,
+        dilation: Any,
+    ) -> Tensor:
+        args = (x, w, b, stride, padding, output_padding, groups, dilation)
+        dims = w.ndim - 2
+        reason = self._refusal(x, w)
+        if not reason and x.ndim not in (dims + 1, dims + 2):
+            return function(*args)  # PyTorch's own error
+        reason = reason or self._rules.keep_conv(x.shape[-dims - 1], groups, dims)
+        if reason:
+            return self.keep("conv_transposed", reason, function, args)
+        y_shape = function(x.detach().to("meta"), w.detach().to("meta"), None, *args[3:]).shape
+        lowering = lower_conv_transposed(
+            x.shape, w.shape, y_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
+        if reason := self._rules.keep(lowering):
+            return self.keep("conv_transposed", reason, function, args)
+        flops = Flops(lowering.flops, ((lowering.flops, (0,)), (lowering.flops * groups, (1,))))
+        y, reason = self._send(lowering, x, w, flops)
+        if reason:
+            return self.keep("conv_transposed", reason, function, args)
+        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
 
     def attend(
         self,
@@ -200,7 +233,7 @@ class Offload:
         shape = sizes(*(a for a in args[:3] if isinstance(a, Tensor)))
         backward = self._account.add(module, operation, shape, reason, meter.forward)
         if meter.backward:
-            _once_differentiated(y, meter.backward, backward)
+            once_differentiated(y, meter.backward, backward)
         return y
 
     def keep_compiled(self, module: str) -> None:
@@ -245,7 +278,7 @@ class Offload:
         for PyTorch's own kernel, since a lowering may spread a NaN further. Or because it is not wanted
         at the workers."""
         name, _, place = self._stack[-1] if self._stack else ("", None, None)
-        candidate = _candidate(name, lowering, x, w, getattr(self._local, "public", frozenset()))
+        candidate = candidate_of(name, lowering, x, w, getattr(self._local, "public", frozenset()))
         if reason := self._places.keep(place, candidate):
             return x, reason
         if self._engine is None:
@@ -265,35 +298,3 @@ class Offload:
             return y, reason
         backward = self._account.add(name, lowering.name, sizes(x, w), None, flops.forward)
         return y if out is None else y.to(out), None
-
-
-def _candidate(module: str, lowering: Lowering, x: Tensor, w: Tensor, public: frozenset[int]) -> Candidate:
-    # Autocast leaves float64 alone; the rest is computed in float32.
-    cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    graph = torch.is_grad_enabled()
-    owner = w if isinstance(w, nn.Parameter) else w._base
-    return Candidate(
-        module,
-        lowering,
-        torch.float32 if cast else x.dtype,
-        want_x=graph and x.requires_grad,
-        want_w=graph and w.requires_grad,
-        weight=id(owner) if isinstance(owner, nn.Parameter) else None,
-        public=id(owner) in public,
-    )
-
-
-def _once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) -> None:
-    """Enter the backward flops of a kept call when the gradient of its (first) result is there."""
-    first = next((t for t in (y if isinstance(y, tuple) else (y,)) if isinstance(t, Tensor)), None)
-    if first is not None and first.requires_grad:
-        first.register_hook(lambda grad: backward(flops))
-
-
-def _shifted(y: Tensor, b: Tensor) -> Tensor:
-    """y + b in the memory of y, which is nobody else's yet: fresh memory would cost ten passes over it."""
-    return y.add_(b) if b.dtype == y.dtype else y + b.to(y.dtype)
-
-
-def _is_weight(t: Tensor) -> bool:
-    return isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter)

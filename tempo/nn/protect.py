@@ -13,7 +13,7 @@ from torch import nn
 
 from tempo.errors import UnsupportedError, UsageError
 from tempo.nn.consent import Consent
-from tempo.nn.interceptor import Interceptor, recurrent
+from tempo.nn.interceptor import Interceptor
 from tempo.nn.placement import NEVER, PLACES
 from tempo.nn.wrapped import KeptParameters, Protection, is_compiled, is_protected, unwrap, wrap
 
@@ -151,8 +151,6 @@ def _validate(name: str, module: nn.Module) -> None:
     where = f"module {name!r}" if name else "the model"
     if is_protected(module):
         raise UsageError(f"{where} is protected already: call unprotect first")
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        raise recurrent(f"{type(module).__name__} ({where})")
     if isinstance(module, torch.jit.ScriptModule):
         raise UnsupportedError(
             f"{where} is compiled ({type(module).__name__}); its products cannot be reached",

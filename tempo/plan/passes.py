@@ -15,7 +15,7 @@ from torch import Tensor
 from tempo.integrity import Verifier
 from tempo.kernels import threads_for
 from tempo.kernels.threads import SMALL
-from tempo.lowering import Conv1x1, ConvShape, Im2col, Winograd
+from tempo.lowering import Conv1x1, ConvShape, ConvTransposed, Im2col, Winograd
 from tempo.lowering.base import Lowering
 from tempo.lowering.winograd import F2, F4
 from tempo.plan.fit import cost, seconds_of
@@ -122,8 +122,8 @@ def _maps(lowerings: list[Lowering], threads: int) -> dict[str, Cost]:
 def _map_works(lowering: Lowering) -> dict[str, tuple[Work, int]]:
     """Each map, and the elements of its lowered side."""
     s = lowering.shape
-    assert isinstance(lowering, Conv1x1 | Im2col | Winograd)
-    conv = lowering.conv
+    assert isinstance(lowering, Conv1x1 | Im2col | Winograd | ConvTransposed)
+    conv = lowering if isinstance(lowering, ConvTransposed) else lowering.conv
     x, w, dy = (random_like(*shape) for shape in (conv.x_shape, conv.w_shape, conv.y_shape))
     x_GRK, w_GNK = random_like(s.groups, s.rows, s.k), random_like(s.groups, s.n, s.k)
     y_GRN = random_like(s.groups, s.rows, s.n)
@@ -153,6 +153,9 @@ _LOWERINGS: Final[tuple[Callable[[int, int, int], Lowering], ...]] = (
     lambda b, c, s: Im2col(_conv(b, c, s, 3, 2, 1)),
     lambda b, c, s: Winograd(_conv(b, c, s, 3, 1, 1), F2),
     lambda b, c, s: Winograd(_conv(b, c, s, 3, 1, 1), F4),
+    lambda b, c, s: ConvTransposed(
+        (b, c, s, s), (c, c, 2, 2), (b, c, 2 * s, 2 * s), (2, 2), (0, 0), (1, 1), groups=1
+    ),
 )
 
 

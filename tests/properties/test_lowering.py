@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tempo.lowering import ConvShape, Im2col, Lowering, Winograd, lower_conv, lower_linear, lower_matmul
+from tempo.lowering import (
+    ConvShape,
+    Im2col,
+    Lowering,
+    Winograd,
+    lower_conv,
+    lower_conv_transposed,
+    lower_linear,
+    lower_matmul,
+)
 from tempo.lowering.winograd import F2, F4
 
 few = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -185,3 +194,37 @@ def test_layers_of_known_networks(x_shape, w_shape, options) -> None:
     plain = F.conv1d if len(w_shape) == 3 else F.conv2d
     lowering = lower_conv(x_shape, w_shape, **options)
     agrees(lowering, lambda x, w: plain(x, w, None, **options), randn(*x_shape), randn(*w_shape, seed=1))
+
+
+@few
+@given(
+    dims=st.sampled_from([1, 2]),
+    batch=st.integers(0, 3),
+    groups=st.integers(1, 3),
+    channels=st.tuples(sizes, sizes),
+    data=st.data(),
+    layout=layouts,
+)
+def test_transposed_convolutions(dims, batch, groups, channels, data, layout) -> None:
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return data.draw(st.tuples(*[st.integers(low, high)] * dims))
+
+    kernel, stride, dilation, size = each(1, 4), each(1, 3), each(1, 2), each(1, 6)
+    padding = tuple(data.draw(st.integers(0, min(2, d * (k - 1)))) for d, k in zip(dilation, kernel))
+    extra = tuple(data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation))
+    c, n = channels
+    x = laid_out(randn(*([batch] if batch else []), groups * c, *size), layout)
+    w = laid_out(randn(groups * c, n, *kernel, seed=1), layout)
+    plain = F.conv_transpose1d if dims == 1 else F.conv_transpose2d
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+    def layer(x: Tensor, w: Tensor) -> Tensor:
+        return plain(x, w, None, output_padding=extra, **options)
+
+    try:
+        y_shape = layer(x.detach(), w.detach()).shape
+    except RuntimeError:  # PyTorch refuses: an output without pixels
+        return
+    lowering = lower_conv_transposed(x.shape, w.shape, y_shape, **options)
+    assert lowering.name == "conv transposed"
+    agrees(lowering, layer, x, w)

@@ -121,7 +121,22 @@ LAYERS = {
     "weight norm": (lambda: parametrizations.weight_norm(nn.Linear(64, 64)), (64, 64), "linear"),
     "depthwise": (lambda: nn.Conv2d(64, 64, 3, groups=64), (4, 64, 9, 9), None),
     "raw channels": (lambda: nn.Conv2d(3, 64, 5), (4, 3, 9, 9), None),
-    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(64, 64, 2, stride=2), (4, 64, 5, 5), None),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(64, 64, 2, stride=2), (4, 64, 5, 5), "conv transposed"),
+    "ConvTranspose2d overlapping": (
+        lambda: nn.ConvTranspose2d(64, 64, (3, 5), (2, 3), (1, 2), (1, 2), bias=False, dilation=(2, 1)),
+        (4, 64, 5, 6),
+        "conv transposed",
+    ),
+    "ConvTranspose2d grouped": (
+        lambda: nn.ConvTranspose2d(128, 128, 3, groups=2),
+        (4, 128, 5, 5),
+        "conv transposed",
+    ),
+    "ConvTranspose2d unbatched": (lambda: nn.ConvTranspose2d(64, 64, 4, 2, 1), (64, 9, 9), "conv transposed"),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(64, 64, 16, 8, 4), (4, 64, 33), "conv transposed"),
+    "ConvTranspose1d unbatched": (lambda: nn.ConvTranspose1d(64, 64, 3), (64, 80), "conv transposed"),
+    "ConvTranspose2d depthwise": (lambda: nn.ConvTranspose2d(64, 64, 3, groups=64), (4, 64, 5, 5), None),
+    "ConvTranspose3d": (lambda: nn.ConvTranspose3d(64, 64, 2), (2, 64, 4, 4, 4), None),
     "Conv3d": (lambda: nn.Conv3d(64, 64, 3), (2, 64, 5, 5, 5), None),
     "bilinear": (lambda: nn.Bilinear(8, 8, 8), None, None),
     "few rows": (lambda: nn.Linear(64, 64), (63, 64), None),
@@ -817,3 +832,18 @@ def test_a_worker_with_little_memory_forgets_and_is_sent_again(scheme):
     assert max(errors(got, want)) < CLOSE
     assert {event.kind.value for event in report.events} == {"evicted"}
     assert (report.checks_failed, report.local_fallbacks) == (0, 0)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 2)])
+def test_channels_last_stays_channels_last(layer):
+    """The format that PyTorch gives, and so the masks that dropout draws in the order of memory."""
+    model = nn.Sequential(layer, nn.Dropout(0.5)).double()
+    x = torch.randn(4, 64, 10, 10, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), Session("cpu") as session:
+        torch.manual_seed(0)
+        want = model(x)
+        torch.manual_seed(0)
+        got = session.protect(model, unsafe_offload=["0"])(x)
+        assert any(row.offloaded for row in session.report().rows)
+    assert got.stride() == want.stride()
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)

@@ -216,7 +216,7 @@ def test_a_tied_classifier_can_be_sent_on_purpose(session):
 
 
 @pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell])
-def test_recurrent_layers_are_refused_or_kept(session, cls):
+def test_recurrent_layers_are_taken_apart_or_kept(session, cls):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
@@ -229,12 +229,13 @@ def test_recurrent_layers_are_refused_or_kept(session, cls):
 
     model, x = Model().double(), r(128, 64)
     want = step(model, x)
-    with pytest.raises(UnsupportedError, match=rf"{cls.__name__}.*keep=\["):
-        session.protect(model)
-    assert not any("forward" in module.__dict__ for module in model.modules())
-    session.protect(model, keep=["rnn"])
+    session.protect(model, keep=["rnn"], unsafe_offload=["inner"])
     close(step(model, x), want)
     assert where(session) == {"inner": None, "rnn": "kept by the user"}
+    session.unprotect(model)
+    session.protect(model, unsafe_offload=["inner"])
+    close(step(model, x), want)
+    assert any(row.module == "rnn" and row.offloaded for row in session.report().rows)
 
 
 @pytest.mark.filterwarnings("ignore:Complex modules")

@@ -1,0 +1,153 @@
+"""Smaller configurations, by the names that configurations of transformers use.
+
+A configuration is a dictionary of settings, some of which are configurations themselves. Widths, layers,
+vocabularies, experts and images are cut by name; what a name does not tell stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+VOCABULARY = 128
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What to cut to. width None: widths, heads and experts stay as they are."""
+
+    width: int | None = 64
+    layers: int = 2
+    image: int = 64
+    #: Of patches; None: as they are. A patch of 16 x 16 pixels is wider than a model of 64 features.
+    patch: int | None = None
+
+
+#: Smallest first. Where one cannot be built or run, the next is tried.
+SIZES = (
+    Size(image=32, patch=4),
+    Size(),
+    Size(layers=4),
+    Size(width=None),
+    Size(width=None, layers=4, image=224),
+)
+
+_WIDTH = re.compile(
+    r"(hidden_size|d_model|n_embd|embed_dim|embedding_size|dim|hidden_dim|model_dim|emb_dim|width|lru_width"
+    r"|projection_dim|(vision|text|encoder|decoder|attention|cross|prompt|audio|out|output|proj|mm)_hidden_size"
+    r"|decoder_hidden_dim|backbone_hidden_size|d_embed|word_embed_proj_dim|feat_proj_dim|attention_hidden_size)"
+)
+_INNER = re.compile(
+    r"(\w*intermediate_(size|dim)|\w*ffn_dim|d_ff|n_inner|ffn_hidden_size|mlp_dim|feedforward_dim|dim_feedforward"
+    r"|d_inner|intermediate_ffn_size|ff_dim|mlp_hidden_size)"
+)
+_HEADS = re.compile(r"(\w*num_attention_heads|\w*num_heads|n_heads?|\w*attention_heads|num_query_heads)")
+_KV_HEADS = re.compile(r"\w*(num_key_value_heads|kv_heads|n_head_kv|num_kv_heads|attention_groups)")
+_HEAD = re.compile(r"\w*(head_dim|d_kv|qk_nope_head_dim|v_head_dim|kv_channels|attention_head_size)")
+_LAYERS = re.compile(
+    r"(\w*num_hidden_layers|n_layers?|num_layers|\w+_layers|depth|num_\w*_blocks|num_blocks)"
+)
+_NOT_LAYERS = re.compile(
+    r"(num_feature_levels|num_conv_layers|num_feat_extract_layers|first_\w+|\w*skip\w*|\w*conv\w*)"
+)
+_EXPERTS = re.compile(r"(num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_routed_experts)")
+_TOP = re.compile(
+    r"(num_experts_per_tok|top_k|moe_k|moe_topk|num_selected_experts|num_experts_per_token|moe_top_k)"
+)
+_RANK = re.compile(r"\w*(lora_rank|rank)")
+_POSITIONS = re.compile(r"(max_position_embeddings|n_positions|max_sequence_length|max_seq_len|n_ctx)")
+
+
+def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
+    """The settings that differ from those given; nested configurations whole."""
+    out: dict[str, Any] = {}
+    tokens = 0
+    for name, value in settings.items():
+        small: Any = value
+        if isinstance(value, Mapping) and ("model_type" in value or name.endswith("_config")):
+            small = {**value, **shrink(value, size)}
+        elif name.endswith("token_id") or name.endswith("token_index"):
+            if isinstance(value, int) and value >= VOCABULARY:
+                tokens += 1
+                small = VOCABULARY - tokens
+            elif isinstance(value, list):
+                small = [min(each, VOCABULARY - 1) for each in value if isinstance(each, int)]
+        elif isinstance(value, bool):
+            continue
+        elif isinstance(value, int):
+            small = _integer(name, value, size, settings)
+        elif isinstance(value, list | tuple) and value:
+            small = _list(name, list(value), size)
+        if small != value:
+            out[name] = small
+    if size.width is not None:
+        _agree(out, settings, size.width)
+    return out
+
+
+def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> int:
+    if name in ("attention_window", "block_size", "axial_pos_shape", "local_attn_chunk_length"):
+        return min(value, 16)
+    if name.endswith("vocab_size"):
+        return min(value, VOCABULARY)
+    if _POSITIONS.fullmatch(name):
+        return min(value, 512)
+    if name in ("image_size", "img_size"):
+        patch = settings.get("patch_size", 0)
+        whole = isinstance(patch, int) and patch >= 8 and size.patch is None
+        return min(value, 4 * patch if whole else size.image)
+    if name == "patch_size" and size.patch is not None:
+        return min(value, size.patch)
+    if _LAYERS.fullmatch(name) and not _NOT_LAYERS.fullmatch(name):
+        return min(value, size.layers)
+    if size.width is None:
+        return value
+    if _WIDTH.fullmatch(name):
+        return min(value, size.width)
+    if _INNER.fullmatch(name):
+        return min(value, 2 * size.width)
+    if _KV_HEADS.fullmatch(name):
+        return min(value, 2)
+    if _HEADS.fullmatch(name):
+        return min(value, 4)
+    if _HEAD.fullmatch(name):
+        return min(value, size.width // 4)
+    if _EXPERTS.fullmatch(name):
+        return min(value, 4)
+    if _TOP.fullmatch(name):
+        return min(value, 2)
+    if name in ("n_group", "topk_group", "num_expert_group"):
+        return min(value, 1)
+    return value
+
+
+def _list(name: str, value: list[Any], size: Size) -> list[Any]:
+    if name == "layer_types" or name.endswith("_layer_types"):
+        # Each kind once, as far as there is room.
+        kinds = list(dict.fromkeys(value))
+        return (kinds + value)[: size.layers] if len(value) > size.layers else value
+    if name in ("depths", "num_blocks", "layers", "encoder_depths") and all(
+        isinstance(v, int) for v in value
+    ):
+        return [min(each, 1) for each in value]
+    if name == "attention_window":
+        return [min(each, 16) for each in value][: size.layers]
+    if name == "image_size" and all(isinstance(v, int) for v in value):
+        return [min(each, size.image) for each in value]
+    return value
+
+
+def _agree(out: dict[str, Any], settings: Mapping[str, Any], width: int) -> None:
+    """Heads that do not share keys have as many of both."""
+    for kv in ("num_key_value_heads", "num_kv_heads"):
+        heads = settings.get("num_attention_heads")
+        if kv in settings and settings[kv] == heads and isinstance(heads, int):
+            out[kv] = out.get("num_attention_heads", heads)
+    # Rotary sections are parts of a head's width: what is derived is derived anew.
+    if "rope_parameters" in settings and isinstance(settings["rope_parameters"], Mapping):
+        sections = settings["rope_parameters"].get("mrope_section")
+        if sections:
+            out["rope_parameters"] = {**settings["rope_parameters"], "mrope_section": [2, 3, 3]}
