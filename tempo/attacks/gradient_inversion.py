@@ -2,7 +2,7 @@
 
     dW = dY^T X        every row of dW is a mixture of the rows of X, one coefficient for each example
 
-    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing_columns.py),
+    1. With the public weight, put the columns of dW' in their places (tempo/attacks/canonical.py),
        unless W' lies near W0 as it is.
     2. Rows of dW' span the space of the batch's rows: whiten it, to as many directions as there are examples.
     3. Independent components along the features: pictures are far from Gaussian, mixtures less so (FastICA;
@@ -24,8 +24,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.canonical import unmixed
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing_columns import placed, unmixed
 from tempo.attacks.transcript import Transcript
 
 _OPERANDS: Final = 6
@@ -79,7 +79,7 @@ class GradientInversion(Attack[PublicLayer, Inverted]):
             ):
                 likeness = torch.cosine_similarity(each.w.flatten(), w.flatten(), dim=0)
                 if likeness < _IN_THE_CLEAR:
-                    dw = unmixed(dw, *placed(each.w[0], w))
+                    dw = unmixed(dw, each.w[0], w)
             out[each.x_id] = _components(dw, each.rows[0])
         return Inverted(out, knowledge.rows.float(), knowledge.picture)
 

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
-from tempo.attacks.columns_net import ColumnsNet, canonical
+from tempo.attacks.columns_net import ColumnsNet, signed
 from tempo.attacks.knowledge import OwnRuns
 from tempo.attacks.transcript import Transcript
 
@@ -81,8 +81,8 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         ids = sorted(operands)
         ids = ids[:: -(-len(ids) // _TARGETS)]
         with torch.no_grad():
-            a0 = _correlations(canonical(train[: 4 * _ROWS]))
-            found = {i: _settled(net, canonical(operands[i][:_ROWS]), a0) for i in ids}
+            a0 = _correlations(signed(train[: 4 * _ROWS]))
+            found = {i: _settled(net, signed(operands[i][:_ROWS]), a0) for i in ids}
         return Recovered(found, held_out, train.mean(0), knowledge.picture)
 
 
@@ -102,11 +102,11 @@ def _trained(x: Tensor, size: int, seal: Callable[[Tensor], Tensor]) -> ColumnsN
         true = x[torch.randperm(len(x), generator=generator)[:size]]
         if step < _STEPS // 2:
             order = torch.randperm(x.shape[1], generator=generator)
-            out, logits = net(canonical(true[:, order]))
+            out, logits = net(signed(true[:, order]))
             loss = torch.nn.functional.cross_entropy(logits[live[order]], order[live[order]])
             loss = loss + (out - true).square().mean() / deviation.square().mean()
         else:
-            out, _ = net(canonical(seal(true)))
+            out, _ = net(signed(seal(true)))
             place = assigned(out.detach() - mean, true - mean)
             loss = (out - true[place]).square().mean() / deviation.square().mean()
         optimizer.zero_grad()

@@ -109,23 +109,31 @@ def _largest(g: Tensor) -> Tensor:
 def _repeats(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:
     hits: list[float] = []
     chances: list[float] = []
-    moments: dict[int, Tensor] = {}
-
-    def moment(id_: int) -> Tensor:
-        if id_ not in moments:
-            x = truth.of(id_).groups[0].double()
-            moments[id_] = x.mT @ x
-        return moments[id_]
-
-    for each in found:
-        mine = moment(each.x_id)
-        apart = torch.stack([(moment(i) - mine).norm() for i in each.among])
-        if float(apart.min()) < _REPEAT * float(apart.median()):
-            # Any repeat will do, there may be several.
-            twins = {i for i, d in zip(each.among, apart, strict=True) if d < _REPEAT * apart.median()}
-            hits.append(float(each.other in twins))
-            chances.append(len(twins) / len(each.among))
+    ids = sorted({i for each in found for i in (each.x_id, *each.among)})
+    flat = [_moment(truth.of(i)) for i in ids]
+    for of_shape in {t.shape for t in flat}:
+        mine = [i for i, t in zip(ids, flat, strict=True) if t.shape == of_shape]
+        moments = torch.stack([t for t in flat if t.shape == of_shape])
+        gram = moments @ moments.mT
+        apart = (gram.diagonal()[:, None] + gram.diagonal() - 2 * gram).clamp_min(0).sqrt()
+        at = {i: n for n, i in enumerate(mine)}
+        for each in found:
+            if each.x_id not in at:
+                continue
+            among = [i for i in each.among if i in at]
+            distance = apart[at[each.x_id]][[at[i] for i in among]]
+            if len(among) and float(distance.min()) < _REPEAT * float(distance.median()):
+                # Any repeat will do, there may be several.
+                near = distance < _REPEAT * distance.median()
+                twins = {i for i, is_near in zip(among, near.tolist(), strict=True) if is_near}
+                hits.append(float(each.other in twins))
+                chances.append(len(twins) / len(each.among))
     return hits, chances
+
+
+def _moment(plain: Plain) -> Tensor:
+    x = plain.groups[0].double()
+    return (x.mT @ x).flatten()
 
 
 def _changed(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:
