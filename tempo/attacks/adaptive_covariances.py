@@ -47,13 +47,15 @@ _PAIRS: Final = 3  # keys and groups that are attacked
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixed:
     """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
-    whitener (K, K) it is a rotation of. operands: how many shared the key."""
+    whitener (K, K) it is a rotation of. operands: how many shared the key. seen (R, K): that operand's group
+    as it was seen, for a judge."""
 
     x_id: int
     group: int
     unmixing: Tensor
     whitener: Tensor
     operands: int
+    seen: Tensor
 
 
 @final
@@ -96,4 +98,4 @@ def _unmixed(passes: list[Pass], group: int) -> Unmixed:
     whitener = (vectors / np.sqrt(live)) @ vectors.T
     rotation = jointly_diagonal(whitener @ s_TKK @ whitener)
     u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
-    return Unmixed(passes[0].x_id, group, u, p, len(rows))
+    return Unmixed(passes[0].x_id, group, u, p, len(rows), rows[0])

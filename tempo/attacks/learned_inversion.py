@@ -30,12 +30,15 @@ from tempo.attacks.transcript import Transcript
 _STEPS: Final = 240
 _ROWS: Final = 256
 #: Operands that are inverted, evenly taken, and rows of each.
-_TARGETS: Final = 6
+_TARGETS: Final = 12
 _COLUMNS: Final = 1024
 _RATE: Final = 1e-2
 #: Rounds of settling, and what the network's word weighs in them.
 _SETTLE: Final = 8
 _PRIOR: Final = 0.1
+#: Rounds after which places must agree with public correlations that much, or there is nothing to settle.
+_PATIENCE: Final = 2
+_AGREES: Final = 0.2
 
 
 @final
@@ -58,7 +61,9 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
     adversary: ClassVar[str] = "a worker that runs the public scheme itself and trains on what it sees"
     side_knowledge: ClassVar[str] = "public data of the same distribution; the scheme's code"
     knowledge: ClassVar[type[OwnRuns]] = OwnRuns
-    metric: ClassVar[str] = "recovered rows that lie nearer to a true row than to any of as many public ones"
+    metric: ClassVar[str] = (
+        "recovered rows that lie nearer to a true row of their operand than to any of another"
+    )
     compute: ClassVar[str] = f"{_STEPS} training steps of {_ROWS} rows"
 
     def run(self, transcript: Transcript, knowledge: OwnRuns) -> Recovered:
@@ -129,10 +134,18 @@ def _settled(net: ColumnsNet, z: Tensor, a0_PP: Tensor) -> Tensor:
         if len(places) and (now == places).all():
             break
         places = now
+        if turn == _PATIENCE and _agreement(a, a0_PP[places][:, places]) < _AGREES:
+            break
     unit = (z - z.mean(0)) / z.std(0).clamp(min=1e-3)
     out = torch.empty_like(unit)
     out[:, torch.from_numpy(places)] = unit
     return out * net.gain + net.mean
+
+
+def _agreement(a: Tensor, b: Tensor) -> float:
+    """Correlation of entries off the diagonals."""
+    off = ~torch.eye(len(a), dtype=torch.bool)
+    return float(torch.corrcoef(torch.stack([a[off], b[off]]))[0, 1].nan_to_num())
 
 
 def _correlations(z: Tensor) -> Tensor:

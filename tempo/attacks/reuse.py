@@ -54,13 +54,15 @@ CHANGED: Final = 2
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Use:
-    """The basis after so many uses: unmixing (D, K) by way; rank of what was stacked."""
+    """The basis after so many uses: unmixing (D, K) by way; rank of what was stacked. seen: the first X' of
+    them (R, K), for a judge."""
 
     uses: int
     w_id: int
     x_ids: tuple[int, ...]
     rank: int
     unmixing: dict[str, Tensor]
+    seen: Tensor
 
 
 @final
@@ -125,7 +127,9 @@ def _curve(passes: Sequence[Pass]) -> list[Use]:
             found["moments"] = batches(some, most=STRONGEST)
         ways = {way: torch.from_numpy(v.T.astype(np.float64)) for way, v in found.items() if v.shape[1] > 1}
         rank = int(np.linalg.matrix_rank(np.linalg.qr(rows, mode="r"), rtol=1e-5))
-        out.append(Use(uses, passes[0].w_id or 0, tuple(p.x_id for p in passes[:uses]), rank, ways))
+        out.append(
+            Use(uses, passes[0].w_id or 0, tuple(p.x_id for p in passes[:uses]), rank, ways, _x(passes[0]))
+        )
     return out
 
 

@@ -79,7 +79,7 @@ def fastica(
     q = np.linalg.qr(np.random.default_rng(seed).standard_normal((v.shape[1], v.shape[1])))[0].astype(z.dtype)
     for _ in range(turns):
         y = np.tanh(z @ q)
-        new = _orthogonal(z.T @ y / len(z) - q * (1 - y * y).mean(0))
+        new = _orthogonal(z.T @ y / len(z) - q * (1 - y * y).mean(0)).astype(z.dtype)
         change = np.abs(np.abs((new * q).sum(0)) - 1).max()
         q = new
         if change < tolerance:
@@ -230,5 +230,6 @@ def _independent(v_rF: Array) -> Array:
 
 def _orthogonal(m: Array) -> Array:
     """The orthogonal matrix nearest to m: (m m^T)^-1/2 m."""
-    values, vectors = np.linalg.eigh(m @ m.T)
-    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-300))) @ vectors.T @ m)
+    # In float64: what is left of a direction after a turn may be next to nothing.
+    values, vectors = np.linalg.eigh((m @ m.T).astype(np.float64))
+    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-14 * values[-1] + 1e-300))) @ vectors.T @ m)

@@ -5,8 +5,8 @@
     reply bytes   = 4 T N, 4 T K, 4 G N K + header                             PRODUCT, GRAD_X, GRAD_W
 
 Under `shares` an entry is five residues of a byte each, and an operand comes as two shares: two seeds at one
-worker, a seed and residues at the others. Where requests hold seeds alone, replies tell T N, and the length of
-the header says how many operands came.
+worker, a seed and residues at the others. Where requests hold seeds alone, replies tell T N, and the length
+of the header says how many operands came.
 
     1. For every request and its reply, look which layer of the public architecture, which operation and which
        number of rows T explain both sizes. Where several do, T is what explains most messages of the run.

@@ -87,7 +87,7 @@ def mlp(say: Say) -> Subject:
     """Raises DataError."""
     images = load_images(None, say)
     sizes = (images.train_x[0].numel(), 256, images.classes)
-    subject = _subject("mlp", "a perceptron", perceptron, sizes, images, 256, 300, 2, say)
+    subject = _subject("mlp", "a perceptron", perceptron, sizes, images, 256, 300, 6, say)
     # Two batches add up to one step, so that two X meet the same W.
     phases = tuple(replace(phase, micro=2) for phase in subject.phases)
     return replace(subject, phases=phases)

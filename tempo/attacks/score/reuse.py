@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tempo.attacks.reuse import KeyReuse, Nearest, Reuse, Use, spectrum
 from tempo.attacks.score.scorer import Scorer
+from tempo.attacks.score.unmixing import Unmixings, unmixed
 from tempo.attacks.truth import Plain, Truth, matrix
 from tempo.attacks.verdict import Trials, interval
 
 #: An operand counts as a repeat where its second moment lies this much nearer than the others' (median).
 _REPEAT: Final = 0.3
-_ROTATIONS: Final = 10
 
 
 @final
@@ -38,9 +38,9 @@ class CurvePoint:
 def reuse_curve(guess: Reuse, truth: Truth) -> list[CurvePoint]:
     """By way, then by uses."""
     out = []
-    for (way, uses), (values, chance, rank) in sorted(_shares(guess, truth).items()):
-        of = interval(values)
-        out.append(CurvePoint(uses, way, of.mean, of.low, of.high, sum(chance) / len(chance), rank))
+    for (way, uses), (trials, rank) in _shares(guess, truth).items():
+        of = interval(trials.values).at_least(trials.error)
+        out.append(CurvePoint(uses, way, of.mean, of.low, of.high, trials.chance, rank))
     return out
 
 
@@ -53,11 +53,8 @@ class ReuseScorer(Scorer[Reuse]):
     attack = KeyReuse
 
     def score(self, guess: Reuse, truth: Truth) -> dict[str, Trials]:
-        how = "measured: random rotations of the same components"
-        out = {
-            f"basis after {uses} uses, {way}": Trials(v, sum(c) / len(c), how, details={"rank": float(rank)})
-            for (way, uses), (v, c, rank) in sorted(_shares(guess, truth).items())
-        }
+        shares = _shares(guess, truth)
+        out = {f"basis after {uses} uses, {way}": of for (way, uses), (of, _) in shares.items()}
         for name, found in (("same key", guess.same_key), ("fresh keys", guess.fresh_keys)):
             hits, chances = _repeats(found, truth)
             if hits:
@@ -77,20 +74,16 @@ class ReuseScorer(Scorer[Reuse]):
         return out
 
 
-def _shares(guess: Reuse, truth: Truth) -> dict[tuple[str, int], tuple[list[float], list[float], int]]:
-    out: dict[tuple[str, int], tuple[list[float], list[float], int]] = {}
-    generator = torch.Generator().manual_seed(0)
+def _shares(guess: Reuse, truth: Truth) -> dict[tuple[str, int], tuple[Trials, int]]:
+    """By way and uses: how well the basis is known, and the rank of what was stacked."""
+    found: dict[tuple[str, int], Unmixings] = defaultdict(Unmixings)
+    ranks: dict[tuple[str, int], int] = {}
     for use in guess.curve:
-        mixing = _mixing(use, truth)
+        mixing, first = _mixing(use, truth), truth.of(use.x_ids[0])
         for way, unmixing in use.unmixing.items():
-            values, chance, _ = out.get((way, use.uses), ([], [], 0))
-            values += _largest(unmixing @ mixing).tolist()
-            for _ in range(_ROTATIONS):
-                size = len(unmixing)
-                q = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
-                chance.append(float(_largest(q @ unmixing @ mixing).mean()))
-            out[way, use.uses] = values, chance, use.rank
-    return out
+            found[way, use.uses].add(unmixing.mT.numpy(), mixing.numpy(), unmixed(first, 0, use.seen))
+            ranks[way, use.uses] = use.rank
+    return {key: (of.trials(rank=float(ranks[key])), ranks[key]) for key, of in sorted(found.items())}
 
 
 def _mixing(use: Use, truth: Truth) -> Tensor:
@@ -99,11 +92,6 @@ def _mixing(use: Use, truth: Truth) -> Tensor:
     x = torch.cat([p.groups[0] for p in plain]).double()
     mixing: Tensor = matrix(plain[0].right[0]) * x.std(0)
     return mixing
-
-
-def _largest(g: Tensor) -> Tensor:
-    share = g.square() / g.square().sum(1, keepdim=True).clamp_min(1e-300)
-    return share.amax(1)
 
 
 def _repeats(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""Attack 22: sizes alone give rows and steps away, under the default scheme as under any other, `shares` too."""
+"""Attack 22: sizes alone give rows and steps away, under the default scheme and under `shares` as well."""
 
 import pytest
 import torch
