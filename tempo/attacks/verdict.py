@@ -89,6 +89,11 @@ class Finding:
     note: str = ""
     details: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing was found here nor in the clear: it says nothing of the scheme."""
+        return self.verdict is Verdict.UNDECIDED and self.undefended <= self.chance + WIDEST
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict.value}
 

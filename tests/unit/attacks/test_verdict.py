@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from tempo.attacks.suite.rows import Result, Row
+from tempo.attacks.suite.summary import worst_of
 from tempo.attacks.verdict import Trials, Verdict, finding, interval, judge
 
 
@@ -61,3 +63,19 @@ def test_a_finding_carries_its_figures():
     assert found.verdict is Verdict.BROKEN
     assert found.to_dict()["verdict"] == "broken"
     assert found.low <= found.score <= found.high
+
+
+def test_the_worst_row_is_one_that_says_something():
+    """What finds nothing in the clear either stands behind what holds."""
+
+    def row(operand: str, clear: float, chance: float) -> Row:
+        trials = Trials([0.49, 0.51] * 90, chance, "derived")
+        return Row(
+            "a", "mixing", "r", "none", "m", 0.0, finding("a", "mixing", operand, "none", trials, clear)
+        )
+
+    idle, holds, leaks = row("idle", 0.5, 0.5), row("holds", 1.0, 0.5), row("leaks", 1.0, 0.4)
+    assert idle.finding.idle
+    assert not holds.finding.idle
+    for rows, worst in (((idle, holds), "holds"), ((holds, idle, leaks), "leaks"), ((idle,), "idle")):
+        assert worst_of(Result(list(rows)))["mixing"]["a"]["operand"] == worst
