@@ -30,7 +30,7 @@ from tempo.attacks.transcript import Transcript
 _STEPS: Final = 240
 _ROWS: Final = 256
 #: Operands that are inverted, evenly taken, and rows of each.
-_TARGETS: Final = 12
+_TARGETS: Final = 18
 _COLUMNS: Final = 1024
 _RATE: Final = 1e-2
 #: Rounds of settling, and what the network's word weighs in them.
