@@ -101,7 +101,11 @@ def explained(frames: Sequence[Frame], layers: Sequence[LayerFacts]) -> list[Exp
     out: list[Explained] = []
     # W' of each layer that was sent so far, by worker: each worker gets its own copy.
     sent: Counter[tuple[str, int]] = Counter()
-    pairs = [(request, list(_fits(request, reply, layers))) for request, reply in _pairs(frames)]
+    gradients = _gradients(frames, layers)
+    pairs = [
+        (request, [f for f in _fits(request, reply, layers) if f[2] or request not in gradients])
+        for request, reply in _pairs(frames)
+    ]
     common = Counter(rows for _, fits in pairs for rows in {rows for _, rows, _ in fits})
     for request, fits in pairs:
         if not fits:
@@ -123,33 +127,38 @@ def _fits(request: Frame, reply: Frame, layers: Sequence[LayerFacts]) -> Iterato
             rows = reply.nbytes // (width * layer.n)
             if rows and reply.nbytes - width * rows * layer.n <= _REPLY_HEADER:
                 for fresh in (True, False):
-                    if _asks(request, reply, layers, number, rows, width, fresh=fresh):
+                    if _asks(request, layer, rows, width, fresh=fresh):
                         yield number, rows, fresh
 
 
-def _asks(
-    request: Frame,
-    reply: Frame,
-    layers: Sequence[LayerFacts],
-    number: int,
-    rows: int,
-    width: int,
-    *,
-    fresh: bool,
-) -> bool:
+def _asks(request: Frame, layer: LayerFacts, rows: int, width: int, *, fresh: bool) -> bool:
     """Would a request for that product be so long?"""
-    layer = layers[number]
     weight = fresh * layer.groups * layer.n * layer.k
     header = _HEADER + _PER_GROUP * layer.groups
     if 0 < request.nbytes - width * (rows * layer.k + weight) <= header:
         return True
     seeds = request.nbytes - _RING_HEADER - (1 + fresh) * _SEEDS
-    if request.kind != _RING or not -_LONGER <= seeds <= _LONGER + _PER_GROUP * (layer.groups - 1):
-        return False
-    # dY as seeds, for the gradient of a weight, is as long as X: the reply has that weight's size.
-    return fresh or not any(
-        0 <= reply.nbytes - width * each.groups * each.n * each.k <= _REPLY_HEADER for each in layers
-    )
+    return request.kind == _RING and -_LONGER <= seeds <= _LONGER + _PER_GROUP * (layer.groups - 1)
+
+
+def _gradients(frames: Sequence[Frame], layers: Sequence[LayerFacts]) -> set[Frame]:
+    """Requests of shares for dW: dY as seeds is as long as X. The reply has a weight's size, and beside it
+    stands the request for dX, which brings no operand at all."""
+    of_worker: dict[str, list[tuple[Frame, Frame]]] = {}
+    for pair in _pairs(frames):
+        if pair[0].kind == _RING:
+            of_worker.setdefault(pair[0].worker, []).append(pair)
+    out: set[Frame] = set()
+    for pairs in of_worker.values():
+        bare = [request.nbytes <= _RING_HEADER + _LONGER for request, _ in pairs]
+        for i, (request, reply) in enumerate(pairs):
+            sized = any(
+                0 <= reply.nbytes - _RESIDUES * each.groups * each.n * each.k <= _REPLY_HEADER
+                for each in layers
+            )
+            if sized and any(bare[max(0, i - 1) : i + 2]):
+                out.add(request)
+    return out
 
 
 def _pairs(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Frame]]:
