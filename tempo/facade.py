@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -166,15 +166,15 @@ class Session:
         unprotect(model)
         return model
 
-    def calibrate(self, machine: Machine | None = None) -> Machine:
+    def calibrate(self, machine: Machine | None = None, *, schemes: Sequence[str] = ()) -> Machine:
         """What the TEE, the links and the workers can do: measured once, in some seconds, or taken from a
-        calibration made before (`Machine.load`). Placement "auto" decides by it.
+        calibration made before (`Machine.load`). Placement "auto" decides by it. schemes: measured too.
 
         Raises OutsideError where no worker answers, UsageError where other figures are in use already.
         """
         if self._closed:
             raise UsageError("this session is closed: open a new one")
-        return self._planned().prepare(machine)
+        return self._planned().prepare(machine, schemes)
 
     def _planned(self) -> Auto:
         if self._auto is None:

@@ -67,7 +67,7 @@ def parts_from(
     weights = Weights(key, scheme, ids, release, config.weight_uses, desk.pool, stats, truth)
     shift, fallback = config.key_shift, config.local_fallback
     engine = Engine(desk, fleet, weights, key_shift=shift, local_fallback=fallback)
-    auto = Auto(lambda: calibrate(fleet, config, ids), config)
+    auto = Auto(lambda schemes: calibrate(fleet, config, ids, schemes=schemes), config)
     rules, places = _placed(config, Always(), auto)
     return Parts(fleet, weights, engine, rules, places, auto, verifier)
 

@@ -15,7 +15,7 @@ and the rotation that concentrates the fluctuation on the diagonals of the white
 permutation and scales.
 
     1. Of each W' with enough operands, and each group: S_t, brought to equal traces; their mean whitens.
-    2. Joint diagonalisation by Jacobi rotations (Cardoso and Souloumiac, SIAM J. Matrix Anal. 1996).
+    2. Joint diagonalisation by Jacobi rotations (diagonal.py).
     3. U = rotation x whitener: U B should be a scaled permutation, and X' U^T = A X up to order.
 
 Axes: T operands, K in-features.
@@ -29,10 +29,10 @@ from typing import ClassVar, Final, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.diagonal import SWEEPS, jointly_diagonal
 from tempo.attacks.knowledge import Nothing
 from tempo.attacks.transcript import Pass, Transcript
 
@@ -41,23 +41,21 @@ _MOST: Final = 512
 _WIDEST: Final = 128
 _ENTRIES: Final = 2_000_000  # of all matrices of one key
 _PAIRS: Final = 3  # keys and groups that are attacked
-_SWEEPS: Final = 8
-_ROTATION: Final = 1e-4  # radians below which a rotation is none
-
-Matrix = NDArray[np.float64]
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixed:
     """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
-    whitener (K, K) it is a rotation of. operands: how many shared the key."""
+    whitener (K, K) it is a rotation of. operands: how many shared the key. seen (R, K): that operand's group
+    as it was seen, for a judge."""
 
     x_id: int
     group: int
     unmixing: Tensor
     whitener: Tensor
     operands: int
+    seen: Tensor
 
 
 @final
@@ -69,7 +67,7 @@ class AdaptiveCovariances(Attack[Nothing, list[Unmixed]]):
     side_knowledge: ClassVar[str] = "none"
     knowledge: ClassVar[type[Nothing]] = Nothing
     metric: ClassVar[str] = "the largest true feature's share of the energy of each recovered one"
-    compute: ClassVar[str] = f"{_SWEEPS} Jacobi sweeps over at most {_MOST} matrices of width {_WIDEST}"
+    compute: ClassVar[str] = f"{SWEEPS} Jacobi sweeps over at most {_MOST} matrices of width {_WIDEST}"
 
     def run(self, transcript: Transcript, knowledge: Nothing) -> list[Unmixed]:
         found = [
@@ -100,28 +98,4 @@ def _unmixed(passes: list[Pass], group: int) -> Unmixed:
     whitener = (vectors / np.sqrt(live)) @ vectors.T
     rotation = jointly_diagonal(whitener @ s_TKK @ whitener)
     u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
-    return Unmixed(passes[0].x_id, group, u, p, len(rows))
-
-
-def jointly_diagonal(m_TKK: Matrix) -> Matrix:
-    """V orthogonal (K, K) that makes all V^T M_t V as diagonal as one V can."""
-    m = np.ascontiguousarray(m_TKK.transpose(1, 2, 0))  # (K, K, T)
-    k = m.shape[0]
-    v: Matrix = np.eye(k)
-    for _ in range(_SWEEPS):
-        turned = False
-        for p in range(k - 1):
-            for q in range(p + 1, k):
-                a, b = m[p, p] - m[q, q], 2 * m[p, q]
-                on, off = float(a @ a - b @ b), 2 * float(a @ b)
-                angle = 0.5 * np.arctan2(off, on + np.hypot(on, off))
-                if abs(angle) < _ROTATION:
-                    continue
-                turned = True
-                c, s = np.cos(angle), np.sin(angle)
-                m[p], m[q] = c * m[p] + s * m[q], c * m[q] - s * m[p]
-                m[:, p], m[:, q] = c * m[:, p] + s * m[:, q], c * m[:, q] - s * m[:, p]
-                v[:, p], v[:, q] = c * v[:, p] + s * v[:, q], c * v[:, q] - s * v[:, p]
-        if not turned:
-            break
-    return v
+    return Unmixed(passes[0].x_id, group, u, p, len(rows), rows[0])

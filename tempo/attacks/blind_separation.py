@@ -24,6 +24,7 @@ from typing import ClassVar, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
 from tempo.attacks.knowledge import Nothing
@@ -46,7 +47,7 @@ _WINDOW: Final = 64
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixing:
     """v: (mixtures, r), for the features of one group of an operand, or for its rows from `first` on.
-    found: (samples, r), the components."""
+    seen (R, F): the group as it was seen, for a judge."""
 
     operand: int
     group: int
@@ -54,7 +55,7 @@ class Unmixing:
     method: Literal["FastICA", "second order"]
     first: int
     v: Array
-    found: Array
+    seen: Tensor
 
 
 @final
@@ -70,17 +71,18 @@ class BlindSeparation(Attack[Nothing, list[Unmixing]]):
 
     def run(self, transcript: Transcript, knowledge: Nothing) -> list[Unmixing]:
         out: list[Unmixing] = []
-        for id_, group, t in _operands(transcript):
+        for id_, group, seen in _operands(transcript):
+            t = seen.double().numpy()
             if len(t) >= 2 * 8:
                 some = t[:_SAMPLES]
                 v = fastica(some, most=_most(some))
-                out.append(Unmixing(id_, group, "features", "FastICA", 0, v, some @ v))
-                second = second_order(some, most=min(_SECOND, _most(some)))
-                out.append(Unmixing(id_, group, "features", "second order", 0, second, some @ second))
+                out.append(Unmixing(id_, group, "features", "FastICA", 0, v, seen))
+                v = second_order(some, most=min(_SECOND, _most(some)))
+                out.append(Unmixing(id_, group, "features", "second order", 0, v, seen))
             rows = t if len(t) <= _WINDOW else t[:_WINDOW]
             if t.shape[1] >= 2 * len(rows):
                 v = fastica(rows.T, most=_most(rows.T))
-                out.append(Unmixing(id_, group, "rows", "FastICA", 0, v, rows.T @ v))
+                out.append(Unmixing(id_, group, "rows", "FastICA", 0, v, seen))
         out = [each for each in out if each.v.shape[1] >= 2]
         if not out:
             raise NothingToAttack("blind separation needs an X' or dY' with 16 rows or more")
@@ -92,10 +94,10 @@ def _most(z_SF: Array) -> int:
     return max(2, min(_COMPONENTS, len(z_SF) // 2))
 
 
-def _operands(transcript: Transcript) -> list[tuple[int, int, Array]]:
+def _operands(transcript: Transcript) -> list[tuple[int, int, Tensor]]:
     """Some X' and dY', from the last passes, each of another layer; some groups of each."""
     rng = np.random.default_rng(9)
-    out: list[tuple[int, int, Array]] = []
+    out: list[tuple[int, int, Tensor]] = []
     for kind in ("x", "dy"):
         layers: set[int | None] = set()
         for p in reversed(transcript.passes()):
@@ -106,5 +108,5 @@ def _operands(transcript: Transcript) -> list[tuple[int, int, Array]]:
             groups = p.groups(t)
             for g in sorted(rng.permutation(len(groups))[:_GROUPS]):
                 if len(groups[g]) > 1:
-                    out.append((id_, int(g), groups[g].double().numpy()))
+                    out.append((id_, int(g), groups[g]))
     return out

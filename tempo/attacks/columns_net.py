@@ -19,20 +19,20 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from tempo.attacks.canonical import canonical
+
 _SINKHORN: Final = 10
 _POWER: Final = 6
 _STATS: Final = 14
 _TINY: Final = 1e-6
+#: Mean square below which a column of an operand of mean square 1 counts as zero.
+_DEAD: Final = 1e-8
 
 
-def canonical(x_RK: Tensor) -> Tensor:
+def signed(x_RK: Tensor) -> Tensor:
     """Z (R, K): mean square 1 in every row and column that is not zero, signs fixed."""
-    z = x_RK.float() / x_RK.float().square().mean().sqrt().clamp(min=_TINY)
-    dead = z.square().mean(0) < 1e-8
-    for _ in range(_SINKHORN):
-        z = z / z.square().mean(1, keepdim=True).sqrt().clamp(min=_TINY)
-        z = z / z.square().mean(0, keepdim=True).sqrt().clamp(min=_TINY)
-    z[:, dead] = 0
+    x = x_RK.float() / x_RK.float().square().mean().sqrt().clamp(min=_TINY)
+    z = canonical(torch.where(x.square().mean(0) < _DEAD, 0.0, x), _SINKHORN) * x.sign()
     v = torch.ones(z.shape[1]) / z.shape[1] ** 0.5
     for _ in range(_POWER):
         v = torch.nn.functional.normalize(z.mT @ (z @ v), dim=0)

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from tempo.attacks.attack import Attack
+from tempo.attacks.canonical import assign
 from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.public import matched
 from tempo.attacks.transcript import Transcript
@@ -100,14 +100,10 @@ def _grams(mine: Tensor, theirs: Tensor) -> Tensor:
         apart = (of_mine[:, None] - of_theirs).square() + eta**2
         similar = u @ ((u.sum(0)[:, None] * v.sum(0)) / apart) @ v.mT
         for _ in range(ROUNDS):
-            places = _one_to_one(similar)
+            places = assign(similar)
             similar = graphs[0] @ graphs[1][places]
         found.append((float((graphs[0] * graphs[1][places][:, places]).sum()), similar))
     return max(found, key=lambda each: each[0])[1]
-
-
-def _one_to_one(similar: Tensor) -> Tensor:
-    return torch.from_numpy(linear_sum_assignment(similar.numpy(), maximize=True)[1])
 
 
 def _aligned(sent_NK: Tensor, public_NK: Tensor, similar: Tensor) -> Tensor:
@@ -117,14 +113,29 @@ def _aligned(sent_NK: Tensor, public_NK: Tensor, similar: Tensor) -> Tensor:
         sure = best.values.argsort(descending=True)[: max(1, round(SURE * len(mine)))]
         pairs = theirs[best.indices[sure]], mine[sure]
         # Signs of rows are unknown: those that agree with the map so far.
-        q = torch.eye(mine.shape[1], dtype=mine.dtype)
         signs = _start_signs(*pairs)
         for _ in range(3):
-            u, _, vh = torch.linalg.svd((pairs[0] * signs).mT @ pairs[1], full_matrices=False)
-            q = u @ vh
-            signs = torch.where(((pairs[0] @ q) * pairs[1]).sum(1, keepdim=True) < 0, -1.0, 1.0).double()
-        similar = (mine @ (theirs @ q).mT).abs()
+            left, right = procrustes(pairs[0] * signs, pairs[1])
+            fit = ((pairs[0] @ left) * (pairs[1] @ right)).sum(1, keepdim=True)
+            again = torch.where(fit < 0, -1.0, 1.0).double()
+            if torch.equal(again, signs):
+                break
+            signs = again
+        similar = ((mine @ right) @ (theirs @ left).mT).abs()
+        if torch.equal(similar.argmax(1)[sure], best.indices[sure]):
+            break  # the same pairs give the same map
     return similar.argmax(1)
+
+
+def procrustes(public_SK: Tensor, sent_SK: Tensor) -> tuple[Tensor, Tensor]:
+    """L, R (K, r) with orthonormal columns: Q = L R^T is nearest to an orthogonal map with public Q = sent,
+    and zero where these rows, fewer than K, say nothing. Of r x r at most, not of K x K."""
+    if len(public_SK) >= public_SK.shape[1]:
+        u, _, vh = torch.linalg.svd(public_SK.mT @ sent_SK, full_matrices=False)
+        return u, vh.mT
+    (q, r), (q0, r0) = (torch.linalg.qr(t.mT) for t in (public_SK, sent_SK))
+    u, _, vh = torch.linalg.svd(r @ r0.mT)
+    return q @ u, q0 @ vh.mT
 
 
 def _start_signs(public: Tensor, sent: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
     dW = dY^T X        every row of dW is a mixture of the rows of X, one coefficient for each example
 
-    1. With the public weight, put the columns of dW' in their places (tempo/attacks/placing_columns.py),
+    1. With the public weight, put the columns of dW' in their places (tempo/attacks/canonical.py),
        unless W' lies near W0 as it is.
     2. Rows of dW' span the space of the batch's rows: whiten it, to as many directions as there are examples.
     3. Independent components along the features: pictures are far from Gaussian, mixtures less so (FastICA;
@@ -14,21 +14,19 @@ and less success on batches of 64 and more, which is the least that is ever sent
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
 import torch
-from sklearn.decomposition import FastICA
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.canonical import unmixed
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing_columns import placed, unmixed
+from tempo.attacks.separation import fastica
 from tempo.attacks.transcript import Transcript
 
-_OPERANDS: Final = 6
+_OPERANDS: Final = 12
 _WIDEST: Final = 1024
 #: Cosine of W' and W0 above which columns are where they were.
 _IN_THE_CLEAR: Final = 0.5
@@ -55,7 +53,9 @@ class GradientInversion(Attack[PublicLayer, Inverted]):
     adversary: ClassVar[str] = "a worker that sees dW' and knows about how many examples it sums"
     side_knowledge: ClassVar[str] = "the layer's public W0, to place columns; public rows for a judge"
     knowledge: ClassVar[type[PublicLayer]] = PublicLayer
-    metric: ClassVar[str] = "recovered rows that lie nearer to a true row than to any of as many public ones"
+    metric: ClassVar[str] = (
+        "recovered rows that lie nearer to a true row of their operand than to any of another"
+    )
     compute: ClassVar[str] = f"FastICA of at most {_COMPONENTS} components, {_ITERATIONS} iterations"
 
     def run(self, transcript: Transcript, knowledge: PublicLayer) -> Inverted:
@@ -79,7 +79,7 @@ class GradientInversion(Attack[PublicLayer, Inverted]):
             ):
                 likeness = torch.cosine_similarity(each.w.flatten(), w.flatten(), dim=0)
                 if likeness < _IN_THE_CLEAR:
-                    dw = unmixed(dw, *placed(each.w[0], w))
+                    dw = unmixed(dw, each.w[0], w)
             out[each.x_id] = _components(dw, each.rows[0])
         return Inverted(out, knowledge.rows.float(), knowledge.picture)
 
@@ -91,10 +91,7 @@ def _components(dw_NK: Tensor, examples: int) -> Tensor:
     count = min(examples, rank, _COMPONENTS)
     if count < 2:
         return dw_NK[dw_NK.norm(dim=1).argmax()][None].float()
-    # Scaled to numbers of the order of one: gradients are small.
-    scaled = (dw_NK / dw_NK.square().mean().sqrt()).mT.numpy()
-    ica = FastICA(count, whiten="unit-variance", max_iter=_ITERATIONS, tol=1e-4, random_state=17)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        sources = ica.fit_transform(scaled)
+    # Features are the samples, rows of dW the mixtures. Gradients are small: scaled to the order of one.
+    samples = (dw_NK / dw_NK.square().mean().sqrt()).mT.numpy()
+    sources = samples @ fastica(samples, most=count, turns=_ITERATIONS)
     return torch.from_numpy(sources.T.copy()).float()

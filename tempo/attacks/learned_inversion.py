@@ -23,19 +23,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
-from tempo.attacks.columns_net import ColumnsNet, canonical
+from tempo.attacks.columns_net import ColumnsNet, signed
 from tempo.attacks.knowledge import OwnRuns
 from tempo.attacks.transcript import Transcript
 
 _STEPS: Final = 240
 _ROWS: Final = 256
 #: Operands that are inverted, evenly taken, and rows of each.
-_TARGETS: Final = 6
+_TARGETS: Final = 18
 _COLUMNS: Final = 1024
 _RATE: Final = 1e-2
 #: Rounds of settling, and what the network's word weighs in them.
 _SETTLE: Final = 8
 _PRIOR: Final = 0.1
+#: Rounds after which places must agree with public correlations that much, or there is nothing to settle.
+_PATIENCE: Final = 2
+_AGREES: Final = 0.2
 
 
 @final
@@ -58,7 +61,9 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
     adversary: ClassVar[str] = "a worker that runs the public scheme itself and trains on what it sees"
     side_knowledge: ClassVar[str] = "public data of the same distribution; the scheme's code"
     knowledge: ClassVar[type[OwnRuns]] = OwnRuns
-    metric: ClassVar[str] = "recovered rows that lie nearer to a true row than to any of as many public ones"
+    metric: ClassVar[str] = (
+        "recovered rows that lie nearer to a true row of their operand than to any of another"
+    )
     compute: ClassVar[str] = f"{_STEPS} training steps of {_ROWS} rows"
 
     def run(self, transcript: Transcript, knowledge: OwnRuns) -> Recovered:
@@ -81,8 +86,8 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         ids = sorted(operands)
         ids = ids[:: -(-len(ids) // _TARGETS)]
         with torch.no_grad():
-            a0 = _correlations(canonical(train[: 4 * _ROWS]))
-            found = {i: _settled(net, canonical(operands[i][:_ROWS]), a0) for i in ids}
+            a0 = _correlations(signed(train[: 4 * _ROWS]))
+            found = {i: _settled(net, signed(operands[i][:_ROWS]), a0) for i in ids}
         return Recovered(found, held_out, train.mean(0), knowledge.picture)
 
 
@@ -102,11 +107,11 @@ def _trained(x: Tensor, size: int, seal: Callable[[Tensor], Tensor]) -> ColumnsN
         true = x[torch.randperm(len(x), generator=generator)[:size]]
         if step < _STEPS // 2:
             order = torch.randperm(x.shape[1], generator=generator)
-            out, logits = net(canonical(true[:, order]))
+            out, logits = net(signed(true[:, order]))
             loss = torch.nn.functional.cross_entropy(logits[live[order]], order[live[order]])
             loss = loss + (out - true).square().mean() / deviation.square().mean()
         else:
-            out, _ = net(canonical(seal(true)))
+            out, _ = net(signed(seal(true)))
             place = assigned(out.detach() - mean, true - mean)
             loss = (out - true[place]).square().mean() / deviation.square().mean()
         optimizer.zero_grad()
@@ -129,10 +134,18 @@ def _settled(net: ColumnsNet, z: Tensor, a0_PP: Tensor) -> Tensor:
         if len(places) and (now == places).all():
             break
         places = now
+        if turn == _PATIENCE and _agreement(a, a0_PP[places][:, places]) < _AGREES:
+            break
     unit = (z - z.mean(0)) / z.std(0).clamp(min=1e-3)
     out = torch.empty_like(unit)
     out[:, torch.from_numpy(places)] = unit
     return out * net.gain + net.mean
+
+
+def _agreement(a: Tensor, b: Tensor) -> float:
+    """Correlation of entries off the diagonals."""
+    off = ~torch.eye(len(a), dtype=torch.bool)
+    return float(torch.corrcoef(torch.stack([a[off], b[off]]))[0, 1].nan_to_num())
 
 
 def _correlations(z: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Which column of an operand is which feature of public data of the same distribution, up to signs and
 scales.
 
-Marginals first: the quantiles of a column over its root mean square, either sign. Then the moments between
-columns, by quadratic assignment: max over P of tr(C P C0 P^T) + the marginals' share, with FAQ
-(Vogelstein and others 2015, Fast Approximate Quadratic Programming for Graph Matching) from the marginals'
-assignment, then greedy improvement.
+Marginals first: the quantiles of a column over its root mean square, either sign, and the quantiles of its
+correlations with all others. Then the correlations themselves, by quadratic assignment: max over P of
+tr(C P C0 P^T) + the marginals' share, with FAQ (Vogelstein and others 2015, Fast Approximate Quadratic
+Programming for Graph Matching) from the marginals' assignment, then greedy improvement.
 
 Axes: R rows of the operand, K columns; S samples of public data, F features.
 """
@@ -69,10 +69,13 @@ def _matched(x: Array, p: Array) -> tuple[Index, Array]:
     levels = np.linspace(0, 1, _QUANTILES)
     qx, qp = (np.quantile(t / (_rms(t) + 1e-300), levels, axis=0).T for t in (x, p))
     plus, minus = _distances(qx, qp), _distances(-qx[:, ::-1], qp)
-    cost = np.minimum(plus, minus)
+    cost = np.minimum(plus, minus) / (qp.var(0).mean() + 1e-300)
     n = max(x.shape[1], p.shape[1])
+    c, d = (_correlations(t) for t in (x, p))
+    px, pp = (np.quantile(t, levels, axis=0).T for t in (c, d))
+    cost = cost + _distances(px, pp) / (pp.var(0).mean() + 1e-300)
     marginal = _padded(cost.max() - cost, n) / (cost.max() + 1e-300)
-    c, d = (_padded(_moments(t), n) for t in (x, p))
+    c, d = _padded(c, n), _padded(d, n)
     at = linear_sum_assignment(marginal, maximize=True)[1]
     soft = 0.5 * np.eye(n)[at] + 0.5 / n
     weight = (c * c).sum() ** 0.5 * (d * d).sum() ** 0.5 / n
@@ -104,14 +107,12 @@ def _value(c: Array, d: Array, marginal: Array, weight: float, at: Index) -> flo
     return float((c * d[at][:, at]).sum() + weight * marginal[np.arange(len(at)), at].sum())
 
 
-def _moments(t: Array) -> Array:
-    """Moments between columns over root mean squares, plain and centred; each column is turned so that its
-    third moment is positive."""
+def _correlations(t: Array) -> Array:
+    """Between columns, each turned so that its third moment is positive. Centred: what all columns have in
+    common places none of them."""
     t = t * np.where((t**3).mean(0) < 0, -1.0, 1.0)
-    z = t / (_rms(t) + 1e-300)
-    about = t - t.mean(0)
-    about = about / (about.std(0) + 1e-300)
-    return np.asarray(z.T @ z / len(z) + about.T @ about / len(about))
+    z = (t - t.mean(0)) / (t.std(0) + 1e-300)
+    return np.asarray(z.T @ z / len(z))
 
 
 def _distances(a: Array, b: Array) -> Array:

@@ -21,6 +21,7 @@ from typing import ClassVar, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.sparse.csgraph import connected_components
 
 from tempo.attacks.attack import Attack, NothingToAttack
@@ -37,6 +38,8 @@ _ROWS: Final = 2048
 #: An entry of the projector below this share of what its row's diagonal allows is none.
 _NONE: Final = 1e-3
 _TURNS: Final = 2000
+#: Multiplications of one fixed point: a block is some 64 rows, and what is much longer is none.
+_WORK: Final = 4e8
 #: Smallest scale, relative to the largest of its block.
 _LEAST: Final = 1e-12
 
@@ -126,9 +129,14 @@ def even_scales(q_Br: Array) -> Array:
     diagonal."""
     b, r = q_Br.shape
     s = np.ones(b)
-    for _ in range(_TURNS):
-        u = np.linalg.qr(q_Br / s[:, None])[0]
-        diagonal = (u * u).sum(1) * b / r
+    for _ in range(min(_TURNS, max(2, int(_WORK / (b * r * r))))):
+        # diag of the projector on the columns of t: t (t^T t)^-1 t^T, without its other entries.
+        t = q_Br / s[:, None]
+        try:
+            low = np.linalg.cholesky(t.T @ t)
+        except np.linalg.LinAlgError:
+            break  # scales so far apart that nothing more is to be told
+        diagonal = (solve_triangular(low, t.T, lower=True) ** 2).sum(0) * b / r
         # A row that the space does not reach has no scale: its share would vanish turn by turn.
         s = np.maximum(s * np.sqrt(np.maximum(diagonal, 1e-12)), _LEAST * s.max())
         if np.abs(diagonal - 1).max() < 1e-9:

@@ -7,9 +7,9 @@ returns an unmixing matrix V, so that Z V holds the sources up to order and scal
 - `fastica`: symmetric fixed point on whitened mixtures (Hyvarinen 1999, Fast and Robust Fixed-Point
   Algorithms
   for ICA), contrast log cosh.
-- `second_order`: joint diagonalisation of lagged covariances by Jacobi rotations (SOBI: Belouchrani and
-  others
+- `second_order`: joint diagonalisation of lagged covariances (diagonal.py; SOBI: Belouchrani and others
   1997), for samples with an order.
+- `batches`: the same of covariances of several batches that were mixed alike.
 - `zero_components`: sources that are exactly zero in many samples, as ReLU makes them: sparse vectors of the
   column space (Qu, Sun and Wright 2014), found by ICA and made exact by the null vector of the samples in
   which
@@ -25,10 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
+from tempo.attacks.diagonal import jointly_diagonal
+
 Array = NDArray[np.float64]
 
 #: Singular values below this share of the largest count as none (operands are float32).
 _RANK: Final = 1e-5
+#: Samples for each mixture from which on a triangle is made of them first.
+_TALL: Final = 4
 #: Ratios this close, in logarithms, are one; so many of them say that two columns were mixed together.
 _RATIO: Final = 1e-5
 _REPEATED: Final = 0.03
@@ -49,10 +53,12 @@ _CHOICES: Final = 100
 def whitening(z_SF: Array, *, centred: bool = True, most: int | None = None) -> Array:
     """V (F, r) with unit, uncorrelated columns in Z V; r is the numerical rank, or the `most` strongest."""
     z = z_SF - z_SF.mean(0) if centred else z_SF
+    if len(z) > _TALL * z.shape[1]:
+        z = np.linalg.qr(z, mode="r")  # has the same singular values and the same right vectors
     _, s, vt = np.linalg.svd(z, full_matrices=False)
     r = max(1, int((s > _RANK * s[0]).sum())) if s.size and s[0] > 0 else 0
     r = r if most is None else min(r, most)
-    return np.asarray(vt[:r].T / s[:r] * len(z) ** 0.5)
+    return np.asarray(vt[:r].T / s[:r] * len(z_SF) ** 0.5)
 
 
 def fastica(
@@ -64,15 +70,16 @@ def fastica(
     tolerance: float = 1e-5,
     most: int | None = None,
 ) -> Array:
-    """V (F, r). Empty where there is no variance."""
+    """V (F, r). Empty where there is no variance. Turns are done in the precision of z: that of many samples
+    may be float32."""
     v = whitening(z_SF, centred=centred, most=most)
     if v.shape[1] == 0:
         return v
-    z = (z_SF - z_SF.mean(0) if centred else z_SF) @ v
-    q = np.linalg.qr(np.random.default_rng(seed).standard_normal((v.shape[1], v.shape[1])))[0]
+    z = ((z_SF - z_SF.mean(0) if centred else z_SF) @ v).astype(z_SF.dtype)
+    q = np.linalg.qr(np.random.default_rng(seed).standard_normal((v.shape[1], v.shape[1])))[0].astype(z.dtype)
     for _ in range(turns):
         y = np.tanh(z @ q)
-        new = _orthogonal(z.T @ y / len(z) - q * (1 - y * y).mean(0))
+        new = _orthogonal(z.T @ y / len(z) - q * (1 - y * y).mean(0)).astype(z.dtype)
         change = np.abs(np.abs((new * q).sum(0)) - 1).max()
         q = new
         if change < tolerance:
@@ -93,7 +100,16 @@ def second_order(
         if lag < len(z) // 2:
             c = z[:-lag].T @ z[lag:] / len(z)
             moments.append((c + c.T) / 2)
-    return np.asarray(v @ _diagonalised(np.stack(moments), sweeps))
+    return np.asarray(v @ jointly_diagonal(np.stack(moments), sweeps))
+
+
+def batches(parts: Sequence[Array], *, most: int | None = None) -> Array:
+    """V (F, r), from batches (S, F) in which sources are of different strengths."""
+    v = whitening(np.concatenate(parts), most=most)
+    if v.shape[1] == 0:
+        return v
+    white = [(part - part.mean(0)) @ v for part in parts]
+    return np.asarray(v @ jointly_diagonal(np.stack([z.T @ z / len(z) for z in white])))
 
 
 def zero_components(z_SF: Array, *, seed: int = 0) -> tuple[Array, int]:
@@ -214,30 +230,6 @@ def _independent(v_rF: Array) -> Array:
 
 def _orthogonal(m: Array) -> Array:
     """The orthogonal matrix nearest to m: (m m^T)^-1/2 m."""
-    values, vectors = np.linalg.eigh(m @ m.T)
-    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-300))) @ vectors.T @ m)
-
-
-def _diagonalised(moments_LFF: Array, sweeps: int) -> Array:
-    """The rotation that makes all symmetric matrices as diagonal as they get (Cardoso and Souloumiac
-    1996)."""
-    m, f = moments_LFF.copy(), moments_LFF.shape[1]
-    q = np.eye(f)
-    for _ in range(sweeps):
-        turned = False
-        for i in range(f - 1):
-            for j in range(i + 1, f):
-                g = np.stack([m[:, i, i] - m[:, j, j], 2 * m[:, i, j]])
-                on, off = (g @ g.T)[0, 0] - (g @ g.T)[1, 1], 2 * (g @ g.T)[0, 1]
-                angle = 0.5 * np.arctan2(off, on + np.hypot(on, off))
-                if abs(angle) < 1e-6:
-                    continue
-                turned = True
-                c, s = np.cos(angle), np.sin(angle)
-                turn = np.array([[c, -s], [s, c]])
-                m[:, :, [i, j]] = m[:, :, [i, j]] @ turn
-                m[:, [i, j], :] = turn.T @ m[:, [i, j], :]
-                q[:, [i, j]] = q[:, [i, j]] @ turn
-        if not turned:
-            break
-    return q
+    # In float64: what is left of a direction after a turn may be next to nothing.
+    values, vectors = np.linalg.eigh((m @ m.T).astype(np.float64))
+    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-14 * values[-1] + 1e-300))) @ vectors.T @ m)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
+from tempo.attacks.canonical import unmixed
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing_columns import placed, unmixed
 from tempo.attacks.transcript import Pass, Transcript
 
 _OPERANDS: Final = 6
@@ -83,7 +83,7 @@ def _targets(transcript: Transcript, knowledge: PublicLayer, k: int) -> Iterator
 
 def _placed(each: Pass, rows: Tensor, weight: Tensor | None) -> Iterator[Tensor]:
     if weight is not None and each.w is not None and max(weight.shape) <= _WIDEST:
-        yield unmixed(rows, *placed(each.w[0], weight)).float()
+        yield unmixed(rows, each.w[0], weight).float()
 
 
 def _nearest(rows: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,12 @@
                   = 4 T N + header                                             GRAD_W, X' being kept
     reply bytes   = 4 T N, 4 T K, 4 G N K + header                             PRODUCT, GRAD_X, GRAD_W
 
+Under `shares` an entry is five residues of a byte each, and an operand comes as two shares: two seeds at one
+worker, a seed and residues at the others. Where requests hold seeds alone, replies tell T N, and the length
+of the header says how many operands came.
+
     1. For every request and its reply, look which layer of the public architecture, which operation and which
-       number of rows T explain both sizes.
+       number of rows T explain both sizes. Where several do, T is what explains most messages of the run.
     2. Rows: T of each forward product is the length of its sequences or the size of its batch.
     3. Steps: a layer's W' that is sent anew is a weight that an optimizer changed.
     4. `tell` compares the sizes of a run with those of runs of one's own, and says which it is most like.
@@ -29,8 +33,19 @@ from tempo.ops import Op
 
 #: A header is at most this long, and longer by so much for each group, whose number of rows it names.
 _HEADER: Final = 256
+#: A reply names its job, and no more.
+_REPLY_HEADER: Final = 48
 _PER_GROUP: Final = 8
 _WIDTHS: Final = (4, 2)  # bytes of an element
+#: Names of the requests of a product, of floats or of shares: which scheme is used is no secret.
+_COMPUTE: Final = "compute"
+_RING: Final = "ring"
+#: Bytes of an entry of a share, and of the seeds of an operand with their names.
+_RESIDUES: Final = 5
+_SEEDS: Final = 2 * 34
+#: A header of a job of shares without seeds, for one group, and what longer numbers may add.
+_RING_HEADER: Final = 117
+_LONGER: Final = 24
 
 
 @final
@@ -86,28 +101,64 @@ def explained(frames: Sequence[Frame], layers: Sequence[LayerFacts]) -> list[Exp
     out: list[Explained] = []
     # W' of each layer that was sent so far, by worker: each worker gets its own copy.
     sent: Counter[tuple[str, int]] = Counter()
-    for request, reply in _pairs(frames):
-        fits = list(_fits(request.nbytes, reply.nbytes, layers))
+    gradients = _gradients(frames, layers)
+    pairs = [
+        (request, [f for f in _fits(request, reply, layers) if f[2] or request not in gradients])
+        for request, reply in _pairs(frames)
+    ]
+    common = Counter(rows for _, fits in pairs for rows in {rows for _, rows, _ in fits})
+    for request, fits in pairs:
         if not fits:
             continue
         # Layers of one shape look alike: the one whose weight is due, which is the least often sent.
-        layer, rows, fresh = min(fits, key=lambda f: (not f[2], sent[request.worker, f[0]], f[0]))
+        layer, rows, fresh = min(
+            fits, key=lambda f: (not f[2], -common[f[1]], sent[request.worker, f[0]], f[0])
+        )
         if fresh:
             sent[request.worker, layer] += 1
         out.append(Explained(request.worker, request.seconds, layer, rows, sent[request.worker, layer] - 1))
     return out
 
 
-def _fits(request: int, reply: int, layers: Sequence[LayerFacts]) -> Iterator[tuple[int, int, bool]]:
+def _fits(request: Frame, reply: Frame, layers: Sequence[LayerFacts]) -> Iterator[tuple[int, int, bool]]:
+    """Layer, rows, and whether W' came with it."""
     for number, layer in enumerate(layers):
-        header = _HEADER + _PER_GROUP * layer.groups
-        for width in _WIDTHS:
-            rows = reply // (width * layer.n)
-            weight = width * layer.groups * layer.n * layer.k
-            for fresh in (True, False):
-                rest = request - width * rows * layer.k - fresh * weight
-                if rows and 0 < rest <= header and 0 <= reply - width * rows * layer.n <= header:
-                    yield number, rows, fresh
+        for width in (_RESIDUES,) if request.kind == _RING else _WIDTHS:
+            rows = reply.nbytes // (width * layer.n)
+            if rows and reply.nbytes - width * rows * layer.n <= _REPLY_HEADER:
+                for fresh in (True, False):
+                    if _asks(request, layer, rows, width, fresh=fresh):
+                        yield number, rows, fresh
+
+
+def _asks(request: Frame, layer: LayerFacts, rows: int, width: int, *, fresh: bool) -> bool:
+    """Would a request for that product be so long?"""
+    weight = fresh * layer.groups * layer.n * layer.k
+    header = _HEADER + _PER_GROUP * layer.groups
+    if 0 < request.nbytes - width * (rows * layer.k + weight) <= header:
+        return True
+    seeds = request.nbytes - _RING_HEADER - (1 + fresh) * _SEEDS
+    return request.kind == _RING and -_LONGER <= seeds <= _LONGER + _PER_GROUP * (layer.groups - 1)
+
+
+def _gradients(frames: Sequence[Frame], layers: Sequence[LayerFacts]) -> set[Frame]:
+    """Requests of shares for dW: dY as seeds is as long as X. The reply has a weight's size, and beside it
+    stands the request for dX, which brings no operand at all."""
+    of_worker: dict[str, list[tuple[Frame, Frame]]] = {}
+    for pair in _pairs(frames):
+        if pair[0].kind == _RING:
+            of_worker.setdefault(pair[0].worker, []).append(pair)
+    out: set[Frame] = set()
+    for pairs in of_worker.values():
+        bare = [request.nbytes <= _RING_HEADER + _LONGER for request, _ in pairs]
+        for i, (request, reply) in enumerate(pairs):
+            sized = any(
+                0 <= reply.nbytes - _RESIDUES * each.groups * each.n * each.k <= _REPLY_HEADER
+                for each in layers
+            )
+            if sized and any(bare[max(0, i - 1) : i + 2]):
+                out.add(request)
+    return out
 
 
 def _pairs(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Frame]]:
@@ -115,7 +166,7 @@ def _pairs(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Frame]]:
     waiting: dict[str, list[Frame]] = {}
     for frame in sorted(frames, key=lambda f: f.seconds):
         queue = waiting.setdefault(frame.worker, [])
-        if frame.direction == "arrived" and frame.kind == "compute":
+        if frame.direction == "arrived" and frame.kind in (_COMPUTE, _RING):
             queue.append(frame)
         elif frame.direction == "left" and frame.kind == "result" and queue:
             yield queue.pop(0), frame

@@ -4,10 +4,12 @@
     visible    above chance, by something that the scheme's documentation lists as visible
     leaks      above chance beyond the interval
     holds      chance lies within the interval, whose half-width is at most WIDEST
-    undecided  chance lies within an interval that is wider: more trials are needed to say more
+    undecided  chance lies within an interval that is wider: more trials are needed to say more; or the attack
+               finds nothing in the clear either, and that it finds nothing here is no evidence
 
 Intervals are 95 %: Student's t over independent trials, Wilson's for trials that are 0 or 1
-(Wilson 1927; Brown, Cai and DasGupta 2001).
+(Wilson 1927; Brown, Cai and DasGupta 2001). Where trials depend on one another the interval is as wide as the
+judge's draws at the right level (of whole operands) differ, if that is wider.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from scipy import stats
 WIDEST: Final = 0.02
 BROKEN: Final = 0.8
 _CONFIDENCE: Final = 0.95
+_IDLE: Final = "finds nothing in the clear either: no evidence"
 
 
 class Verdict(StrEnum):
@@ -44,6 +47,9 @@ class Trials:
     note: str = ""
     #: Figures besides the score, for the JSON.
     details: dict[str, float] = field(default_factory=dict)
+    #: Standard error of the mean, where that was measured on whole draws since values depend on one another.
+    #: The interval is never narrower than values make it.
+    error: float = 0.0
 
 
 @final
@@ -57,6 +63,11 @@ class Interval:
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
+
+    def at_least(self, error: float) -> Interval:
+        """No narrower than that standard error of the mean makes it."""
+        half = float(stats.norm.ppf(0.5 + _CONFIDENCE / 2)) * error
+        return Interval(self.mean, min(self.low, self.mean - half), max(self.high, self.mean + half), self.n)
 
 
 @final
@@ -77,6 +88,11 @@ class Finding:
     verdict: Verdict
     note: str = ""
     details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing was found here nor in the clear: it says nothing of the scheme."""
+        return self.verdict is Verdict.UNDECIDED and self.undefended <= self.chance + WIDEST
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict.value}
@@ -110,7 +126,8 @@ def judge(of: Interval, chance: float, undefended: float, *, visible: bool) -> V
         return Verdict.BROKEN
     if above:
         return Verdict.LEAKS
-    return Verdict.HOLDS if of.half_width <= WIDEST else Verdict.UNDECIDED
+    idle = undefended <= chance + WIDEST  # false where it is not known
+    return Verdict.UNDECIDED if idle or of.half_width > WIDEST else Verdict.HOLDS
 
 
 def finding(
@@ -123,7 +140,9 @@ def finding(
     visible: Collection[str] = (),
 ) -> Finding:
     """visible: names of attacks whose finding the scheme lists as visible by construction."""
-    of = interval(trials.values)
+    of = interval(trials.values).at_least(trials.error)
+    verdict = judge(of, trials.chance, undefended, visible=attack in visible)
+    idle = verdict is Verdict.UNDECIDED and undefended <= trials.chance + WIDEST
     return Finding(
         attack,
         scheme,
@@ -135,7 +154,7 @@ def finding(
         of.low,
         of.high,
         of.n,
-        judge(of, trials.chance, undefended, visible=attack in visible),
-        trials.note,
+        verdict,
+        "; ".join(filter(None, (trials.note, _IDLE if idle else ""))),
         dict(trials.details),
     )

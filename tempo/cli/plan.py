@@ -25,6 +25,7 @@ _TOML = Path("tempo.toml")
 class SchemeName(StrEnum):
     mixing = "mixing"
     monomial = "monomial"
+    shares = "shares"
 
 
 class PlacementName(StrEnum):
@@ -99,6 +100,12 @@ def plan(
         raise UsageError(
             "--save writes figures that are measured, --calibration measures none: leave one out"
         )
+    shared = scheme is SchemeName.shares
+    if shared and measure:
+        raise UsageError(
+            "--measure runs steps on workers of one owner, scheme shares takes three: leave it out, or train "
+            "and read the session's report"
+        )
     files = tls_files(cert, key, ca, crl)
     needed = calibration is None or measure
     if needed:
@@ -127,16 +134,19 @@ def plan(
     from tempo.report import verdicts
     from tempo.secrecy.visible import worst
 
-    config = Config(scheme=scheme.value, placement=placement.value)
+    # A session of shares does not place by figures; this plan does.
+    config = Config(scheme=scheme.value, placement="always" if shared else placement.value)
     protect: dict[str, Any] = {"keep": keep or ()}
     machine = Machine.load(calibration) if calibration is not None else None
     network, inputs, size = load(model, batch)
     _say(f"operations of {model}")
     found = trace(network, inputs, config, inference=inference, **protect)
-    with Session(workers.split(","), tls=files, config=config) if needed else nullcontext() as session:
+    # Workers and links are the same to every scheme, and figures say nothing of owners.
+    measuring = config.with_options(scheme=SchemeName.mixing.value) if shared else config
+    with Session(workers.split(","), tls=files, config=measuring) if needed else nullcontext() as session:
         if session is not None:
             _say("measuring the TEE, the links and the workers" if machine is None else "starting workers")
-            machine = session.calibrate(machine)
+            machine = session.calibrate(machine, schemes=[scheme.value])
         assert machine is not None, "loaded or measured"
         if save is not None:
             machine.save(save)

@@ -7,7 +7,7 @@ Decisions rest on timings, so two runs may place a layer differently and round d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -26,17 +26,19 @@ _Key = tuple[Lowering, torch.dtype, bool, bool, bool]
 
 @final
 class Auto(Placement):
-    """Thread-safe. calibrate: called once, by `prepare` or the first call."""
+    """Thread-safe. calibrate: called once, by `prepare` or the first call, with the schemes to measure
+    besides the session's own."""
 
-    def __init__(self, calibrate: Callable[[], Machine], config: Config) -> None:
+    def __init__(self, calibrate: Callable[[Sequence[str]], Machine], config: Config) -> None:
         self._calibrate = calibrate
         self._config = config
         self._lock = threading.Lock()
         self._machine: Machine | None = None
         self._decided: dict[_Key, str | None] = {}
 
-    def prepare(self, machine: Machine | None = None) -> Machine:
-        """Take these figures, or measure now, if neither was done yet. The figures in use.
+    def prepare(self, machine: Machine | None = None, schemes: Sequence[str] = ()) -> Machine:
+        """Take these figures, or measure now, if neither was done yet. The figures in use. schemes: to be
+        measured besides the session's own.
 
         Raises UsageError where others are in use already: decisions may rest on them."""
         with self._lock:
@@ -45,7 +47,7 @@ class Auto(Placement):
             if machine is not None:
                 machine.scheme(self._config.scheme)
                 self._machine = machine
-            return self._measured()
+            return self._measured(schemes)
 
     def keep(self, candidate: Candidate) -> str | None:
         c = candidate
@@ -57,7 +59,7 @@ class Auto(Placement):
                 self._decided[key] = why_stay(model.cost(op_of(c, shared=False)))
             return self._decided[key]
 
-    def _measured(self) -> Machine:
+    def _measured(self, schemes: Sequence[str] = ()) -> Machine:
         if self._machine is None:
-            self._machine = self._calibrate()
+            self._machine = self._calibrate(schemes)
         return self._machine

@@ -18,6 +18,8 @@ from tempo.plan.links import LinkTimer
 from tempo.plan.machine import VERSION, Machine
 from tempo.plan.passes import measure_lowerings, measure_passes
 from tempo.plan.plain import measure_tee
+from tempo.plan.share_passes import measure_share_passes
+from tempo.secrecy.scheme import SHARES
 
 
 def calibrate(
@@ -30,20 +32,24 @@ def calibrate(
 ) -> Machine:
     """Measure. ids: where names of operands come from, unique among all that the fleet was ever given.
 
-    schemes: names of those to time, by default that of `config`. say: told what is being done.
+    schemes: names of those to time besides that of `config`. say: told what is being done.
     Raises OutsideError where no worker answers.
     """
     started = time.perf_counter()
-    names = tuple(dict.fromkeys(schemes or (config.scheme,)))
+    names = tuple(dict.fromkeys((config.scheme, *schemes)))
     # Whatever mode the caller is in: timings are of plain float32 work.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         say("workers and links")
-        workers, together, overlap = LinkTimer(fleet, ids, probes=config.repetitions).measure()
+        timer = LinkTimer(fleet, ids, probes=config.repetitions, residues=SHARES in names)
+        workers, together, overlap = timer.measure()
         say("the TEE's own arithmetic")
         tee = measure_tee()
         passes = {}
         for name in names:
             say(f"passes of scheme {name}")
+            if name == SHARES:
+                passes[name] = measure_share_passes()
+                continue
             scheme = config.with_options(scheme=name).make_scheme()
             passes[name] = measure_passes(scheme, probes=config.repetitions)
         say("lowerings of convolutions")

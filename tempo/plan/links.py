@@ -14,21 +14,26 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, final
 
+import msgspec
 from torch import Tensor
 
-from tempo.errors import OutsideError
+from tempo.errors import IntegrityError, OutsideError
 from tempo.fleet import Done, Fleet, Task
 from tempo.integrity import Verifier
-from tempo.ops import Job, Op, Operand, Unverified
+from tempo.integrity.exact import ExactVerifier
+from tempo.ops import Job, Op, Operand, RingJob, RingOperand, Unverified
+from tempo.ops.ring import MAX_HALVES
 from tempo.plan.fit import non_negative
-from tempo.plan.machine import WorkerFigures
+from tempo.plan.machine import RING, WorkerFigures
 from tempo.plan.passes import random_like
+from tempo.secrecy.chinese import residues_of
 from tempo.secrecy.keys import SessionKey
 
 #: Rows and columns of results that are to cost little to send.
 _OUTER: Final = 512
 #: Inner lengths tried, until computing takes longer than all else.
 _INNER: Final = (1024, 4096, 16384)
+_RING_INNER: Final = 1024
 #: Bytes and flops that cost less than this are lost in a measurement.
 _LEAST_SECONDS: Final = 1e-15
 #: Seconds an operand of the next inner length may take to send.
@@ -49,10 +54,13 @@ class _Sample:
 
 @final
 class LinkTimer:
-    """Jobs of one calibration. ids: names of operands, unique among all of the fleet's."""
+    """Jobs of one calibration. ids: names of operands, unique among all of the fleet's. residues: products
+    of shares are timed too."""
 
-    def __init__(self, fleet: Fleet, ids: Iterator[int], *, probes: int) -> None:
+    def __init__(self, fleet: Fleet, ids: Iterator[int], *, probes: int, residues: bool = False) -> None:
         self._fleet = fleet
+        self._residues = residues
+        self._exact = ExactVerifier(SessionKey())
         self._ids = ids
         self._verifier = Verifier(SessionKey(), probes)
         #: For each lane, a job whose operands its worker holds: to run at once on all.
@@ -99,7 +107,20 @@ class LinkTimer:
             samples.append(_Sample(Op.PRODUCT, sent, received, job.flops, self._best(lane, job)))
         for op in Op:
             samples += self._compute(lane, op, trip)
-        return _figures(name, samples)
+        figures = _figures(name, samples)
+        if not self._residues:
+            return figures
+        rates = {**figures.flops_per_second, RING: self._ring(lane, figures)}
+        return msgspec.structs.replace(figures, flops_per_second=rates)
+
+    def _ring(self, lane: int, figures: WorkerFigures) -> float:
+        """Flops per second on residues, of two shares that the worker holds already."""
+        job = self._ring_job()
+        away = figures.round_trip_seconds + job.result_nbytes / figures.down_bytes_per_second
+        self._run_ring(lane, job)
+        seconds = min(self._run_ring(lane, job) for _ in range(3))
+        # What cannot be told from the link's part is bounded by all of it.
+        return job.flops / max(seconds - away, seconds / 10)
 
     def _compute(self, lane: int, op: Op, trip: float) -> list[_Sample]:
         """Products of operands that the worker holds already."""
@@ -129,6 +150,21 @@ class LinkTimer:
             if done.worker == self._names[lane]:
                 return done.value[1] - done.value[0]
         raise OutsideError(f"worker {self._names[lane]} gives no answers to measure: leave it out")
+
+    def _run_ring(self, lane: int, job: RingJob) -> float:
+        """Seconds of a job on shares, its reply checked afterwards."""
+        started = time.perf_counter()
+
+        def accept(sent: RingJob, reply: Unverified) -> float:
+            arrived = time.perf_counter()
+            if self._exact.liars([sent], [reply]):
+                raise IntegrityError("a product of residues is wrong")
+            return arrived - started
+
+        (done,) = self._fleet.run(iter([Task(job, lane)]), accept)
+        if not isinstance(done, Done) or done.worker != self._names[lane]:
+            raise OutsideError(f"worker {self._names[lane]} gives no answers to measure: leave it out")
+        return done.value
 
     def _fleet_run(self, tasks: Iterator[Task[Job]]) -> list[Done[tuple[float, float]]]:
         checks = self._verifier.begin()
@@ -197,6 +233,17 @@ class LinkTimer:
             self._operand(random_like(*right), keep=True),
             rows,
         )
+
+    def _ring_job(self) -> RingJob:
+        """Two shares of each operand, residues of their own: noise, as shares are."""
+        left, right = (self._residual(shape) for shape in ((_OUTER, _RING_INNER), (1, _OUTER, _RING_INNER)))
+        return RingJob(Op.PRODUCT, left, right, (_OUTER,))
+
+    def _residual(self, shape: tuple[int, ...]) -> RingOperand:
+        number = next(self._ids)
+        self._used.append(number)
+        halves = (residues_of(random_like(*shape).mul_(1000.0).round_()) for _ in range(MAX_HALVES))
+        return RingOperand(number, shape, tuple(halves), keep=True)
 
     def _operand(self, tensor: Tensor, *, keep: bool = False) -> Operand:
         number = next(self._ids)

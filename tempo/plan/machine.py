@@ -23,6 +23,8 @@ from tempo.kernels.threads import SMALL
 NARROW: Final = 128
 #: Elements of a pass for which it is given a thread.
 PER_THREAD: Final = 1 << 17
+#: A worker's rate on residues, among its others, where that was measured.
+RING: Final = "ring"
 #: Of the JSON format.
 VERSION: Final = 1
 #: Larger files are none of ours.
@@ -150,7 +152,7 @@ class WorkerFigures(_Frozen, frozen=True):
     round_trip_seconds: float
     up_bytes_per_second: float
     down_bytes_per_second: float
-    #: By operation: "product", "grad_x", "grad_w"; operands at the worker already.
+    #: By operation: "product", "grad_x", "grad_w", and RING; operands at the worker already.
     flops_per_second: dict[str, float]
 
     def __post_init__(self) -> None:

@@ -16,7 +16,9 @@ from typing import Final, final
 from tempo.config import Config
 from tempo.plan.machine import Cost, Machine
 from tempo.plan.phases import FLOAT32, Phase, Work
+from tempo.plan.shared import SHARED_BYTES, SharedCost, SharedModel
 from tempo.plan.trace import Op
+from tempo.secrecy.scheme import SHARES
 
 #: Elements of an operand that no cache holds.
 REFERENCE: Final = 1 << 23
@@ -67,6 +69,9 @@ class CostModel:
         self._passes = machine.scheme(config.scheme)
         self._inference = inference
         self._mixes = config.scheme == "mixing"
+        self._shared = None
+        if config.scheme == SHARES:
+            self._shared = SharedModel(machine, config, self._passes, inference=inference)
 
     def plain(self, kind: str, flops: float, *, calls: float = 1.0) -> float:
         """Seconds of linear algebra that stays. kind: name of an operation or a lowering."""
@@ -74,6 +79,8 @@ class CostModel:
         return plain[_plain_kind(kind)].of(flops, calls=calls)
 
     def cost(self, op: Op) -> OpCost:
+        if self._shared is not None:
+            return self._of_shares(op, self._shared.cost(op))
         machine = self._machine
         _, fastest = machine.tee.fastest
         wide = op.itemsize / FLOAT32
@@ -105,6 +112,31 @@ class CostModel:
             tee_working_bytes=2 * g * r * (k + n) * op.itemsize + w_bytes,
             worker_kept_bytes=round(kept_x * share) + w_bytes,
             worker_working_bytes=round(g * r * share * (k + n) * op.itemsize) + (w_bytes if op.want_w else 0),
+        )
+
+    def _of_shares(self, op: Op, both: SharedCost) -> OpCost:
+        g, r, k, n = op.shape
+        _, fastest = self._machine.tee.fastest
+        x, w, y = g * r * k, g * n * k, g * r * n
+        best, law = op.step_flops / fastest, self._law(op)
+        kept_x = x if op.want_w and self._config.key_shift else 0
+        return OpCost(
+            flops=op.step_flops,
+            tee_seconds=self.plain(op.operation, op.step_flops, calls=op.products) * op.itemsize / FLOAT32,
+            tee_fastest_seconds=best,
+            tempo_seconds=both.seconds,
+            master_seconds=both.master,
+            link_seconds=both.link,
+            worker_seconds=both.worker,
+            bytes_up=both.up,
+            bytes_down=both.down,
+            law_speedup=law,
+            law_share=best / both.seconds / law if both.seconds and law else 0.0,
+            # Integers of W, and a witness of eight bytes a row.
+            tee_kept_bytes=w * FLOAT32 + (8 * g * r if kept_x else 0),
+            tee_working_bytes=SHARED_BYTES * (x + y) + w * FLOAT32,
+            worker_kept_bytes=SHARED_BYTES * (kept_x + w),
+            worker_working_bytes=SHARED_BYTES * (x + y),
         )
 
     def memcpys(self) -> float:

@@ -27,13 +27,13 @@ from tempo.secrecy.seal import FeatureKey, RowKey, draw_centre, open_rows
 
 Shape = tuple[int, int, int]
 
-#: (G, R, F) of each regime of `Pass`: one group and many, small tiles and large. Passes take a thread for
-#: each PER_THREAD elements: with "all", enough for 16 threads.
-_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
-    "narrow_one": ((1, 256, 64), (1, 4096, 128), (36, 64, 64), (36, 512, 64)),
-    "narrow_all": ((1, 32768, 64), (1, 32768, 128), (16, 2048, 128)),
-    "wide_one": ((1, 128, 512), (1, 1024, 768), (36, 64, 256)),
-    "wide_all": ((1, 4096, 512), (1, 4096, 1024), (1, 8192, 1024)),
+#: (G, R, F) of each regime of `Pass`, and its threads: one group and many, small tiles and large. Passes take
+#: a thread for each PER_THREAD elements: with "all", enough for 16 threads.
+SHAPES: Final[dict[str, tuple[tuple[Shape, ...], int]]] = {
+    "narrow_one": (((1, 256, 64), (1, 4096, 128), (36, 64, 64), (36, 512, 64)), 0),
+    "narrow_all": (((1, 32768, 64), (1, 32768, 128), (16, 2048, 128)), SMALL),
+    "wide_one": (((1, 128, 512), (1, 1024, 768), (36, 64, 256)), 0),
+    "wide_all": (((1, 4096, 512), (1, 4096, 1024), (1, 8192, 1024)), SMALL),
 }
 
 Work = Callable[[], object]
@@ -44,9 +44,8 @@ def measure_passes(scheme: Scheme, *, probes: int) -> Passes:
     key = SessionKey()
     labels = iter(range(1 << 40))
     measured: dict[str, dict[str, Cost]] = {}
-    for regime, shapes in _SHAPES.items():
+    for regime, (shapes, threads) in SHAPES.items():
         taken: dict[str, list[float]] = {}
-        threads = SMALL if regime.endswith("all") else 0
         for shape in shapes:
             with threads_for(threads):
                 for name, work in _works(scheme, key, probes, labels, shape).items():

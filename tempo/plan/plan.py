@@ -17,6 +17,7 @@ from tempo.secrecy.visible import Layer, ordered, visible, worst
 _LEAKAGE: Final = {
     "mixing": "shapes; operands mixed in secret bases (heuristic)",
     "monomial": "shapes; operands permuted and scaled (broken by several attacks)",
+    "shares": "shapes; nothing else, if no two owners collude (proven)",
     "unsafe_none": "everything",
 }
 _SHIFT: Final = "; recognises a batch or model it knows"
@@ -223,7 +224,7 @@ def why_stay(cost: OpCost) -> str | None:
 
 def leakage(config: Config) -> str:
     """What workers see of an operation that is sent."""
-    known = config.key_shift and config.scheme != "unsafe_none"
+    known = config.key_shift and config.scheme not in ("shares", "unsafe_none")
     return _LEAKAGE[config.scheme] + (_SHIFT if known else "")
 
 

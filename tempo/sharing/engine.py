@@ -37,7 +37,7 @@ TRIES = 4
 #: Why a weight stays where only two owners have workers.
 TOO_FEW_OWNERS = "a secret weight takes workers of three owners, here are two"
 #: Cuts between pieces are at multiples of so many rows.
-_GRAIN = 256
+GRAIN = 256
 
 
 @final
@@ -159,7 +159,7 @@ class SharesEngine(Products[Ticket]):
         """The rows in pieces, with lanes and crews. dw: each will have a partial dW."""
         shape, owners = lowering.shape, self._desk.owners
         speeds = [1.0] * owners.lanes
-        shares = cut([shape.rows] * shape.groups, shape.k, shape.n, speeds, chunk=_GRAIN, dw=dw)
+        shares = cut([shape.rows] * shape.groups, shape.k, shape.n, speeds, chunk=GRAIN, dw=dw)
         spans: list[Span] = []
         turn = self._desk.stats.count("products")  # so that no owner is left out
         lo = 0

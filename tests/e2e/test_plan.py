@@ -230,6 +230,53 @@ def test_a_place_that_is_none(place, says):
         Session("cpu", placement="maybe")
 
 
+# ---- shares ----
+
+
+@pytest.fixture(scope="module")
+def owners(tmp_path_factory):
+    """Three owners whose workers are like the one that was measured."""
+    with Session("cpu") as session:
+        measured = session.calibrate(schemes=["shares"])
+    (one,) = measured.workers
+    three = [msgspec.structs.replace(one, name=f"owner-{i}") for i in range(3)]
+    path = tmp_path_factory.mktemp("owners") / "machine.json"
+    msgspec.structs.replace(measured, workers=three).save(path)
+    return path
+
+
+def test_passes_and_products_of_shares_are_measured(owners):
+    machine = Machine.load(owners)
+    assert set(machine.passes) == {"mixing", "shares"}
+    assert all(worker.flops_per_second["ring"] > 1e6 for worker in machine.workers)
+    shares, mixing = (
+        machine.passes[name].encode.wide_one.of(groups=1, rows=0, elements=1 << 20)
+        for name in ("shares", "mixing")
+    )
+    # Two keystreams and five residues an entry.
+    assert shares > mixing
+
+
+def test_a_plan_of_shares(owners, capsys):
+    argv = ["plan", "mlp:128x3", "--batch", "256", "--calibration", str(owners), "--scheme", "shares"]
+    assert cli.run([*argv, "--placement", "always", "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    (sent,) = [row for row in fields["rows"] if row["decision"] == "offload" and row["count"] == 2]
+    entries = 256 * 128
+    assert sent["bytes_up"] == 10 * (2 * entries + 128 * 128)
+    assert sent["bytes_down"] == 15 * (2 * entries + 128 * 128)
+    assert sent["leakage_class"] == "shapes"
+    assert fields["scheme"] == "shares"
+
+
+def test_shares_are_not_measured_on_one_owners_workers(owners, figures, capsys):
+    argv = ["plan", "mlp:128x2", "--scheme", "shares", "--calibration"]
+    assert cli.run([*argv, str(owners), "--measure"]) == 2
+    assert "--measure" in capsys.readouterr().err
+    assert cli.run([*argv, str(figures)]) == 2
+    assert "--scheme shares" in capsys.readouterr().err
+
+
 # ---- the verb ----------------------------------------------------------------------------------------------
 
 

@@ -87,7 +87,7 @@ def mlp(say: Say) -> Subject:
     """Raises DataError."""
     images = load_images(None, say)
     sizes = (images.train_x[0].numel(), 256, images.classes)
-    subject = _subject("mlp", "a perceptron", perceptron, sizes, images, 256, 300, 2, say)
+    subject = _subject("mlp", "a perceptron", perceptron, sizes, images, 256, 300, 6, say)
     # Two batches add up to one step, so that two X meet the same W.
     phases = tuple(replace(phase, micro=2) for phase in subject.phases)
     return replace(subject, phases=phases)
@@ -157,7 +157,7 @@ def _subject(
     say: Say,
 ) -> Subject:
     """make(*sizes): the model. batch: images of a recorded one. runs: batches that are recorded at the start;
-    late in training twice as many."""
+    late in training twice as many. Fewer where there are not so many images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: nn.Module = make(*sizes)
@@ -176,7 +176,9 @@ def _subject(
     settings = {"data": images.name, "sizes": sizes, "batch": _TRAIN_BATCH, "count": len(images.train_x)}
     trained(model, cross_entropy, draw, _adam, steps, what=name, settings=settings, say=say)
     late = state_of(model)
-    run = [take(part) for part in secret.split(batch)[: 3 * runs]]
+    whole = [part for part in secret.split(batch) if len(part) == batch]
+    runs = min(runs, max(1, len(whole) // 3))
+    run = [take(part) for part in whole[: 3 * runs]]
     few = public[: min(_PUBLIC, len(public) // 2)]
     decoys = public[len(few) :].split(batch)[:_DECOYS]
     x, y = take(few)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import final
 
-import torch
-
 from tempo.attacks.directions import DirectionMatching, Directions
-from tempo.attacks.score.places import kind_of, placed
+from tempo.attacks.score.places import dealt_out, kind_of, placed
 from tempo.attacks.score.scorer import Scorer
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import Trials
@@ -16,7 +14,7 @@ from tempo.attacks.verdict import Trials
 
 @final
 class DirectionsScorer(Scorer[list[Directions]]):
-    """One trial for each row. Chance: the same guesses for the wrong rows (each for the next one)."""
+    """One trial for each row. Chance: the same guesses dealt out to rows at random, expected, not drawn."""
 
     attack = DirectionMatching
 
@@ -28,6 +26,6 @@ class DirectionsScorer(Scorer[list[Directions]]):
             for how, rows in each.rows.items():
                 name = f"W rows by {how}, {kind_of(plain)}"
                 values[name] += placed(plain.left[each.group], rows)
-                blind[name] += placed(plain.left[each.group], rows.roll(1))
-        how = "the same guesses, each for the next row"
-        return {name: Trials(v, float(torch.tensor(blind[name]).mean()), how) for name, v in values.items()}
+                blind[name] += [dealt_out(plain.left[each.group], rows)] * len(rows)
+        how = "the same guesses dealt out to the rows at random"
+        return {name: Trials(v, sum(blind[name]) / len(v), how) for name, v in values.items()}

@@ -1,6 +1,5 @@
-"""A recovered row is a hit when its |cosine| with one of the true rows is larger than with any of as many
-public rows. True and public rows come from one distribution, so who knows nothing hits half the time. An
-operand is one trial: its share of hits.
+"""A recovered row is a hit when its |cosine| with one of the true rows of its operand is larger than with any
+of another operand's: see crossed.py.
 
 PSNR of the best match, after the best gain and offset, stands beside it.
 """
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tempo.attacks.gradient_inversion import GradientInversion, Inverted
+from tempo.attacks.score.crossed import CHANCE, HOW, own_rows
 from tempo.attacks.score.learned_inversion import psnr
 from tempo.attacks.score.scorer import Scorer
 from tempo.attacks.truth import Truth
@@ -26,22 +26,25 @@ class GradientInversionScorer(Scorer[Inverted]):
     attack: ClassVar[type[GradientInversion]] = GradientInversion
 
     def score(self, guess: Inverted, truth: Truth) -> dict[str, Trials]:
-        values, cosines, blind, decibels = [], [], [], []
+        cosines, blind, decibels = [], [], []
+        truths = {id_: truth.of(id_).plain.float() for id_ in guess.rows}
+        count = min(len(t) for t in truths.values())
+        nearness = [
+            [_cosines(found, true[:count]).amax(1) for true in truths.values()]
+            for found in guess.rows.values()
+        ]
         generator = torch.Generator().manual_seed(17)
         for id_, found in guess.rows.items():
-            true = truth.of(id_).plain.float()
+            true = truths[id_]
             picks = torch.randperm(len(guess.others), generator=generator)[: len(true)]
             true, others = true[: len(picks)], guess.others[picks]
             own, theirs = _cosines(found, true), _cosines(found, others)
-            values.append(float((own.amax(1) > theirs.amax(1)).float().mean()))
             cosines.append(float(own.amax(1).mean()))
             blind.append(float(theirs.amax(1).mean()))
             decibels.append(float(psnr(_fitted(found, true[own.argmax(1)]), true[own.argmax(1)]).mean()))
         names = {"cosine": cosines, "cosine_against_others": blind, "psnr_db": decibels}
         figures = {name: sum(v) / len(v) for name, v in names.items()}
-        return {
-            "dW, rows of X": Trials(values, 0.5, "true and public rows are exchangeable", details=figures)
-        }
+        return {"dW, rows of X": Trials(own_rows(nearness), CHANCE, HOW, details=figures)}
 
     def pictures(self, guess: Inverted, truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
         if guess.picture is None:

@@ -1,7 +1,5 @@
-"""A recovered row is a hit when it lies nearer to one of the true rows than to any of as many public rows.
-
-True and public rows come from one distribution, so who knows nothing hits half the time. Rows of one
-operand share a guess of the columns' places, so an operand is one trial: its share of hits. Correlations
+"""A recovered row is a hit when it lies nearer to one of the true rows of its operand than to any of another
+operand's: see crossed.py. Rows of one operand share a guess of the columns' places. Correlations
 (less the mean row), PSNR and SSIM (Wang et al., 2004; one window over the picture) of the best assignment
 stand beside it, with what the same rows reach against public ones.
 """
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tempo.attacks.learned_inversion import LearnedInversion, Recovered, assigned
+from tempo.attacks.score.crossed import CHANCE, HOW, own_rows
 from tempo.attacks.score.scorer import Scorer
 from tempo.attacks.truth import Truth
 from tempo.attacks.verdict import Trials
@@ -26,16 +25,18 @@ class LearnedInversionScorer(Scorer[Recovered]):
     attack: ClassVar[type[LearnedInversion]] = LearnedInversion
 
     def score(self, guess: Recovered, truth: Truth) -> dict[str, Trials]:
-        values: list[float] = []
         details: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(15)
+        truths = {id_: truth.of(id_).plain.float() for id_ in guess.rows}
+        count = min(len(t) for t in truths.values())
+        nearness = [
+            [_nearest(found, true[:count], guess.mean) for true in truths.values()]
+            for found in guess.rows.values()
+        ]
         for id_, found in guess.rows.items():
-            true = truth.of(id_).plain.float()
+            true = truths[id_]
             picks = torch.randperm(len(guess.others), generator=generator)[: len(true)]
             others = guess.others[picks].float()
-            count = min(len(true), len(others))
-            own, theirs = (_nearest(found, t[:count], guess.mean) for t in (true, others))
-            values.append(float((own > theirs).float().mean()))
             for name, rows in (("", true), ("_against_others", others)):
                 part = found[: len(rows)]
                 near = rows[assigned(part - guess.mean, rows - guess.mean)]
@@ -43,7 +44,7 @@ class LearnedInversionScorer(Scorer[Recovered]):
                 details.setdefault(f"psnr_db{name}", []).append(psnr(part, near))
                 details.setdefault(f"ssim{name}", []).append(ssim(part, near))
         figures = {name: float(torch.cat(many).mean()) for name, many in details.items()}
-        return {"X, rows": Trials(values, 0.5, "true and public rows are exchangeable", details=figures)}
+        return {"X, rows": Trials(own_rows(nearness), CHANCE, HOW, details=figures)}
 
     def pictures(self, guess: Recovered, truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
         if guess.picture is None:

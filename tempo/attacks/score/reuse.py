@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tempo.attacks.reuse import KeyReuse, Nearest, Reuse, Use, spectrum
 from tempo.attacks.score.scorer import Scorer
+from tempo.attacks.score.unmixing import Unmixings, unmixed
 from tempo.attacks.truth import Plain, Truth, matrix
 from tempo.attacks.verdict import Trials, interval
 
 #: An operand counts as a repeat where its second moment lies this much nearer than the others' (median).
 _REPEAT: Final = 0.3
-_ROTATIONS: Final = 10
 
 
 @final
@@ -38,9 +38,9 @@ class CurvePoint:
 def reuse_curve(guess: Reuse, truth: Truth) -> list[CurvePoint]:
     """By way, then by uses."""
     out = []
-    for (way, uses), (values, chance, rank) in sorted(_shares(guess, truth).items()):
-        of = interval(values)
-        out.append(CurvePoint(uses, way, of.mean, of.low, of.high, sum(chance) / len(chance), rank))
+    for (way, uses), (trials, rank) in _shares(guess, truth).items():
+        of = interval(trials.values).at_least(trials.error)
+        out.append(CurvePoint(uses, way, of.mean, of.low, of.high, trials.chance, rank))
     return out
 
 
@@ -53,11 +53,8 @@ class ReuseScorer(Scorer[Reuse]):
     attack = KeyReuse
 
     def score(self, guess: Reuse, truth: Truth) -> dict[str, Trials]:
-        how = "measured: random rotations of the same components"
-        out = {
-            f"basis after {uses} uses, {way}": Trials(v, sum(c) / len(c), how, details={"rank": float(rank)})
-            for (way, uses), (v, c, rank) in sorted(_shares(guess, truth).items())
-        }
+        shares = _shares(guess, truth)
+        out = {f"basis after {uses} uses, {way}": of for (way, uses), (of, _) in shares.items()}
         for name, found in (("same key", guess.same_key), ("fresh keys", guess.fresh_keys)):
             hits, chances = _repeats(found, truth)
             if hits:
@@ -77,20 +74,16 @@ class ReuseScorer(Scorer[Reuse]):
         return out
 
 
-def _shares(guess: Reuse, truth: Truth) -> dict[tuple[str, int], tuple[list[float], list[float], int]]:
-    out: dict[tuple[str, int], tuple[list[float], list[float], int]] = {}
-    generator = torch.Generator().manual_seed(0)
+def _shares(guess: Reuse, truth: Truth) -> dict[tuple[str, int], tuple[Trials, int]]:
+    """By way and uses: how well the basis is known, and the rank of what was stacked."""
+    found: dict[tuple[str, int], Unmixings] = defaultdict(Unmixings)
+    ranks: dict[tuple[str, int], int] = {}
     for use in guess.curve:
-        mixing = _mixing(use, truth)
+        mixing, first = _mixing(use, truth), truth.of(use.x_ids[0])
         for way, unmixing in use.unmixing.items():
-            values, chance, _ = out.get((way, use.uses), ([], [], 0))
-            values += _largest(unmixing @ mixing).tolist()
-            for _ in range(_ROTATIONS):
-                size = len(unmixing)
-                q = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
-                chance.append(float(_largest(q @ unmixing @ mixing).mean()))
-            out[way, use.uses] = values, chance, use.rank
-    return out
+            found[way, use.uses].add(unmixing.mT.numpy(), mixing.numpy(), unmixed(first, 0, use.seen))
+            ranks[way, use.uses] = use.rank
+    return {key: (of.trials(rank=float(ranks[key])), ranks[key]) for key, of in sorted(found.items())}
 
 
 def _mixing(use: Use, truth: Truth) -> Tensor:
@@ -101,31 +94,34 @@ def _mixing(use: Use, truth: Truth) -> Tensor:
     return mixing
 
 
-def _largest(g: Tensor) -> Tensor:
-    share = g.square() / g.square().sum(1, keepdim=True).clamp_min(1e-300)
-    return share.amax(1)
-
-
 def _repeats(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:
     hits: list[float] = []
     chances: list[float] = []
-    moments: dict[int, Tensor] = {}
-
-    def moment(id_: int) -> Tensor:
-        if id_ not in moments:
-            x = truth.of(id_).groups[0].double()
-            moments[id_] = x.mT @ x
-        return moments[id_]
-
-    for each in found:
-        mine = moment(each.x_id)
-        apart = torch.stack([(moment(i) - mine).norm() for i in each.among])
-        if float(apart.min()) < _REPEAT * float(apart.median()):
-            # Any repeat will do, there may be several.
-            twins = {i for i, d in zip(each.among, apart, strict=True) if d < _REPEAT * apart.median()}
-            hits.append(float(each.other in twins))
-            chances.append(len(twins) / len(each.among))
+    ids = sorted({i for each in found for i in (each.x_id, *each.among)})
+    flat = [_moment(truth.of(i)) for i in ids]
+    for of_shape in {t.shape for t in flat}:
+        mine = [i for i, t in zip(ids, flat, strict=True) if t.shape == of_shape]
+        moments = torch.stack([t for t in flat if t.shape == of_shape])
+        gram = moments @ moments.mT
+        apart = (gram.diagonal()[:, None] + gram.diagonal() - 2 * gram).clamp_min(0).sqrt()
+        at = {i: n for n, i in enumerate(mine)}
+        for each in found:
+            if each.x_id not in at:
+                continue
+            among = [i for i in each.among if i in at]
+            distance = apart[at[each.x_id]][[at[i] for i in among]]
+            if len(among) and float(distance.min()) < _REPEAT * float(distance.median()):
+                # Any repeat will do, there may be several.
+                near = distance < _REPEAT * distance.median()
+                twins = {i for i, is_near in zip(among, near.tolist(), strict=True) if is_near}
+                hits.append(float(each.other in twins))
+                chances.append(len(twins) / len(each.among))
     return hits, chances
+
+
+def _moment(plain: Plain) -> Tensor:
+    x = plain.groups[0].double()
+    return (x.mT @ x).flatten()
 
 
 def _changed(found: Iterable[Nearest], truth: Truth) -> tuple[list[float], list[float]]:

@@ -41,7 +41,8 @@ class SpatialScorer(Scorer[list[Maps]]):
                 values.append(float(_table(image, true).max()))
                 blind.append(float(_table(image, np.rot90(true, axes=(-2, -1))).max()))
         how = "the same maps against true ones turned by a quarter, measured"
-        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how)}
+        note = "rows are taken as they came: an order that keys permuted is not sought"
+        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how, note)}
 
     def pictures(self, guess: list[Maps], truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
         """(how it was made, recovered, the true map it is nearest to), the best of some images."""

@@ -57,7 +57,8 @@ def draw(result: Result, folder: Path) -> list[Path]:
 
 def worst(rows: Sequence[Row]) -> str:
     """Of several operands and references, the verdict that a user should know of."""
-    found = [row.finding.verdict for row in rows if row.finding is not None]
+    findings = [row.finding for row in rows if row.finding is not None]
+    found = [of.verdict for of in findings if not of.idle] or [of.verdict for of in findings]
     return max(found, key=RANK.index).value if found else SKIPPED
 
 

@@ -36,11 +36,12 @@ def summary(fields: Mapping[str, Any], result: Result) -> dict[str, Any]:
 def worst_of(result: Result) -> dict[str, dict[str, Any]]:
     """By scheme and attack."""
     schemes: dict[str, dict[str, Any]] = {}
+    ranks: dict[tuple[str, str], tuple[float, float]] = {}
     for row in result.rows:
-        of = schemes.setdefault(row.scheme, {})
-        mine = _cell(row)
-        if row.attack not in of or _rank(mine) > _rank(of[row.attack]):
-            of[row.attack] = mine
+        key, rank = (row.scheme, row.attack), _rank(row)
+        if key not in ranks or rank > ranks[key]:
+            ranks[key] = rank
+            schemes.setdefault(row.scheme, {})[row.attack] = _cell(row)
     return schemes
 
 
@@ -70,8 +71,10 @@ def _cell(row: Row) -> dict[str, Any]:
     return rounded if row.finding is not None else {**rounded, "why": row.why}
 
 
-def _rank(cell: Mapping[str, Any]) -> tuple[int, float]:
-    """Worst verdict first, among equals the one that is farthest above chance."""
-    if cell["verdict"] == SKIPPED:
-        return -1, 0.0
-    return RANK.index(cell["verdict"]), (cell["score"] or 0.0) - (cell["chance"] or 0.0)
+def _rank(row: Row) -> tuple[float, float]:
+    """Worst verdict first, among equals the one that is farthest above chance. What finds nothing in the
+    clear either comes after all that says something."""
+    of = row.finding
+    if of is None:
+        return -2.0, 0.0
+    return -1.0 if of.idle else float(RANK.index(of.verdict)), of.score - of.chance

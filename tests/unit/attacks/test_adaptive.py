@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from tempo.attacks import NothingToAttack, Transcript
-from tempo.attacks.adaptive_covariances import AdaptiveCovariances, jointly_diagonal
+from tempo.attacks.adaptive_covariances import AdaptiveCovariances
 from tempo.attacks.adaptive_known import AdaptiveKnown, solved
+from tempo.attacks.diagonal import jointly_diagonal
 from tempo.attacks.knowledge import KnownPlaintext, Nothing
 from tempo.attacks.reference.own import Sealer, Step
 from tempo.attacks.score.adaptive_covariances import AdaptiveCovariancesScorer

@@ -1,9 +1,10 @@
 """Attack 7 names rows that a mask does not turn, and rows that it turns alike."""
 
+import pytest
 import torch
 from sealing import Wire
 
-from tempo.attacks.directions import DirectionMatching
+from tempo.attacks.directions import DirectionMatching, procrustes
 from tempo.attacks.knowledge import PublicWeights
 from tempo.attacks.score.directions import DirectionsScorer
 from tempo.secrecy.basis import identity
@@ -84,3 +85,16 @@ def test_in_features_near_a_rotation_are_aligned(tmp_path):
 
 def test_mixing_on_both_axes_turns_every_row(tmp_path):
     assert max(scores(tmp_path, "mixing").values()) < 0.03
+
+
+@pytest.mark.parametrize("rows", [12, 40, 90])
+def test_the_map_that_rows_say_is_found_whether_few_or_many(rows):
+    torch.manual_seed(6)
+    q = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64)).Q
+    public = torch.randn(rows, 40, dtype=torch.float64)
+    left, right = procrustes(public, public @ q)
+    assert left.shape[1] == right.shape[1] == min(rows, 40)
+    assert torch.allclose(public @ left @ right.mT, public @ q, atol=1e-9)
+    # Where rows say nothing the map is zero.
+    other = torch.linalg.svd(public).Vh[rows:]
+    assert float((other @ left).abs().amax() if len(other) else 0) < 1e-9

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from tempo.attacks import NothingToAttack, Transcript
+from tempo.attacks.canonical import place, unmixed
 from tempo.attacks.gradient_inversion import GradientInversion
 from tempo.attacks.knowledge import PublicLayer
-from tempo.attacks.placing_columns import placed, unmixed
 from tempo.attacks.reference.own import Sealer, Step
 from tempo.attacks.score.gradient_inversion import GradientInversionScorer
 from tempo.attacks.score.tokens import TokensScorer
@@ -106,9 +106,9 @@ def test_columns_are_placed_whatever_their_coefficients():
     b *= torch.where(torch.rand(K) < 0.5, -1.0, 1.0)
     rows = torch.randperm(96)
     seen = (w[rows] * torch.randn(96, 1, dtype=torch.float64))[:, order] / b
-    place, beta = placed(seen, w + 0.02 * torch.randn_like(w))
-    assert torch.equal(place, order)
-    again = unmixed(x[:, order] * b, place, beta)
+    near = w + 0.02 * torch.randn_like(w)
+    assert all(map(torch.equal, place(seen, near), (rows, order)))
+    again = unmixed(x[:, order] * b, seen, near)
     assert torch.cosine_similarity(again, x).abs().min() > 0.995
 
 

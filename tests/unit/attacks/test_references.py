@@ -48,7 +48,8 @@ def test_digits_stand_in_and_the_halves_are_disjoint(make, few):
     secret = torch.cat([x.flatten(1) for x, _ in subject.batches])
     public = torch.cat([subject.public.inputs.flatten(1), *(x.flatten(1) for x, _ in subject.public.decoys)])
     assert not (torch.cdist(secret, public) == 0).any()
-    assert [len(phase.batches) for phase in subject.phases] in ([1, 2], [2, 4])
+    start, late = (len(phase.batches) for phase in subject.phases)
+    assert 1 <= start == late / 2
     start, late = (phase.state for phase in subject.phases)
     assert any(not torch.equal(start[name], late[name]) for name in start)
 

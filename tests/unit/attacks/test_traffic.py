@@ -1,4 +1,4 @@
-"""Attack 22: sizes alone give rows and steps away, under the default scheme as under any other."""
+"""Attack 22: sizes alone give rows and steps away, under the default scheme and under `shares` as well."""
 
 import pytest
 import torch
@@ -15,11 +15,11 @@ from tempo.attacks.transcript import Frame
 LAYERS = (LayerFacts("0", "linear", 1, 80, 96), LayerFacts("2", "linear", 1, 96, 72))
 
 
-def trained(folder, sizes):
+def trained(folder, sizes, **options):
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(80, 96), nn.ReLU(), nn.Linear(96, 72), nn.ReLU(), nn.Linear(72, 10))
     optimizer = torch.optim.Adam(model.parameters())
-    with recorded(folder) as session:
+    with recorded(folder, **options) as session:
         session.protect(model)
         for size in sizes:
             loss = F.cross_entropy(model(torch.randn(size, 80)), torch.randint(0, 10, (size,)))
@@ -29,9 +29,18 @@ def trained(folder, sizes):
     return transcript_of(folder), truth_of(folder)
 
 
+SIZES = [200, 130, 164, 90, 111]
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("run"), [200, 130, 164, 90, 111])
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shares")
+    return folder, trained(folder, SIZES, scheme="shares")
+
+
+@pytest.fixture(scope="module", params=["mixing", "shares"])
+def run(request, tmp_path_factory, shared):
+    return shared[1] if request.param == "shares" else trained(tmp_path_factory.mktemp("run"), SIZES)
 
 
 def test_rows_and_steps_are_read_from_sizes(run):
@@ -48,6 +57,14 @@ def test_contents_are_not_read(run):
     products = explained(transcript.frames, LAYERS)
     assert [p.rows for p in products] == [200, 200, 130, 130, 164, 164, 90, 90, 111, 111]
     assert [p.step for p in products] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("owner", ["worker-0", "owner-1", "owner-2"])
+def test_every_owner_of_a_share_reads_them(shared, owner):
+    """One gets seeds alone, the others a seed and residues of each operand."""
+    products = explained(Transcript.read(shared[0] / owner).frames, LAYERS)
+    assert [p.rows for p in products] == [size for size in SIZES for _ in LAYERS]
+    assert [p.step for p in products] == [step for step in range(len(SIZES)) for _ in LAYERS]
 
 
 def test_batches_of_one_size_say_nothing_about_lengths(tmp_path):
