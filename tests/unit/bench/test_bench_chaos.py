@@ -22,7 +22,7 @@ def fake(monkeypatch, left):
         out.steps = [
             Step(n + 1, 0.1 * n, 0.1, {k: curves[k][n] for k in curves}, 1 << 28, 5, 9) for n in range(20)
         ]
-        out.end = End(20, FIGURES, {"lost": 1}, 0)
+        out.end = End(20, FIGURES, {"lost": 1}, 0, 1, 0, 1, 0)
         return out
 
     def end(how, folder, seed):

@@ -83,7 +83,7 @@ def test_the_price_of_a_run(folder: Path, capsys) -> None:
         (TRAIN + "sys.exit('enough')", 1, "enough"),
         (TRAIN + "sys.exit(9)", 9, ""),
         (TRAIN + "raise KeyboardInterrupt", 130, "Interrupted."),
-        (TRAIN + "session.protect(nn.LSTM(64, 64))", 2, "or use attention."),
+        (TRAIN + "session.protect(nn.Linear(64, 64).bfloat16())", 2, "keep=[...] for this module."),
         ("print('x')", 2, "let it call tempo.session() and session.protect(model) (docs/run.md)"),
     ],
 )

@@ -74,14 +74,14 @@ def test_frames_of_the_script_and_of_libraries_stay(tmp_path: Path) -> None:
     script = written(
         tmp_path,
         "import tempo, torch\nfrom torch import nn\n"
-        "def inner(session):\n    session.protect(nn.LSTM(64, 64))\n"
+        "def inner(session):\n    session.protect(nn.Linear(64, 64).bfloat16())\n"
         "with tempo.Session('cpu') as session:\n    inner(session)\n",
     )
     error = run_script(script, []).error
     shown = lines(traceback_of(error))
     assert [line.rpartition("in ")[2] for line in shown[:2]] == ["<module>", "inner"]
     assert len(shown) == 3
-    assert shown[2].startswith("tempo.errors.UnsupportedError: LSTM")
+    assert shown[2].startswith("tempo.errors.UnsupportedError: weight of the model is bfloat16")
 
 
 def test_what_led_to_an_error_is_shown_for_the_scripts_own_alone() -> None:

@@ -30,6 +30,8 @@ def test_the_messages_and_codes():
 
 def test_the_refusals():
     words = {
+        Why.REVOKED: "name: revoked",
+        Why.NO_LIST: "a list of revoked certificates that cannot be used",
         Why.EXPIRED: "expired",
         Why.NOT_YET_VALID: "not yet valid",
         Why.SELF_SIGNED: "self-signed",

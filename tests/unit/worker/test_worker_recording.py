@@ -116,8 +116,9 @@ def test_the_recording_is_what_the_master_sent_and_got(recorded, tmp_path, over_
         assert b"".join(r.raw for r in records if r.direction == theirs) == bytes(passed[ours])
     assert all(record.complete for record in records)
     assert [r.seconds for r in records] == sorted(r.seconds for r in records)
-    messages = [record.message for record in records if record.direction != "note"]
-    assert [type(m) for m in messages] == [Hello, Welcome, Compute, Result, Compute, Result, Release, Bye]
+    # Each direction has a thread of its own: how they interleave is a matter of microseconds.
+    said = {way: [type(r.message) for r in records if r.direction == way] for way in ("arrived", "left")}
+    assert said == {"arrived": [Hello, Compute, Compute, Release, Bye], "left": [Welcome, Result, Result]}
     first, second = (r for r in records if isinstance(r.message, Compute))
     assert torch.equal(first.operands[1], X)
     assert torch.equal(first.operands[2], W)
