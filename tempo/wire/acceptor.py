@@ -109,8 +109,9 @@ class Acceptor:
         name: str,
         log: Callable[[str], None],
     ) -> None:
-        self._context = tls.context(role) if tls else None
+        # It looks before the context is made: a list that is replaced in between is read again.
         self._renewal = Renewal(tls, role) if tls else None
+        self._context = tls.context(role) if tls else None
         self._role = role
         self._max_handshakes = max_handshakes
         self._places = threading.Semaphore(places)
@@ -217,8 +218,10 @@ class Acceptor:
         except BaseException as error:
             service.failed(peer, error)
         finally:
-            service.left(peer)
-            self._forget(peer)
+            try:
+                service.left(peer)
+            finally:
+                self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
         self.greeted(peer)

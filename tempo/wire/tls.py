@@ -99,12 +99,16 @@ class TlsFiles:
                 f"{self.cert} and {self.key} are no certificate and its own unencrypted key in PEM"
             ) from None
         if self.crl is not None:
+            trusted = context.cert_store_stats()["x509"]
             try:
                 context.load_verify_locations(cafile=self.crl)
             except (ssl.SSLError, OSError):
                 raise UsageError(f"{self.crl} holds no list of revoked certificates in PEM") from None
             if not context.cert_store_stats()["crl"]:
                 raise UsageError(f"{self.crl} holds certificates, not a list of those that were revoked")
+            # Loading would trust whatever certificate stands beside the list, and the list comes by any way.
+            if context.cert_store_stats()["x509"] != trusted:
+                raise UsageError(f"{self.crl} holds a certificate beside the list: only the list belongs there")
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         return context
 

@@ -183,6 +183,28 @@ def test_a_file_that_is_no_list_is_said_at_the_start(pki, tmp_path, role):
     assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_a_list_brings_no_authority_along(pki, tmp_path, later):
+    """Planted: a list that is ours, with another authority's certificate and list behind it."""
+    make_authority(tmp_path / "evil")
+    revoke(tmp_path / "evil")
+    crl = Path(pki["gpu-a"].crl)
+    ours = crl.read_bytes()
+    planted = ours + (tmp_path / "evil" / "ca.pem").read_bytes() + (tmp_path / "evil" / "ca.crl").read_bytes()
+    if not later:
+        crl.write_bytes(planted)
+        with pytest.raises(UsageError, match="a certificate beside the list"):
+            pki["gpu-a"].context("worker")
+        return
+    evil = issue(tmp_path / "evil", "m", "master")
+    with listening(pki["gpu-a"]) as (listener, log):
+        connect(listener, pki["m"])
+        crl.write_bytes(planted)
+        with pytest.raises(WorkerLost):
+            connect(listener, replace(evil, ca=pki["m"].ca))
+        until(log, "nobody is let in")
+
+
 def test_the_vault_refuses_a_revoked_master(pki, tmp_path):
     folder = folder_of(pki)
     tls = replace(issue(folder, "vault", "vault", HOSTS), crl=folder / revocation.CRL)
