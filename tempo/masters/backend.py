@@ -40,17 +40,23 @@ class Pending(dist.Work):
 
     def __init__(self) -> None:
         super().__init__()
-        self._future: Future[Any] = Future()
+        self._source: Future[Any] = Future()
+        # A future that is given an exception is a success to PyTorch's C++ side, with the exception as its
+        # value. One whose callback raises is an error there too, which a backward ends with.
+        self._future = self._source.then(self._outcome)
+        self._tensors: Any = None
         self._done = threading.Event()
         self._error: Exception | None = None
 
     def finish(self, tensors: Any, error: Exception | None) -> None:
-        self._error = error
+        self._tensors, self._error = tensors, error
         self._done.set()
-        if error is None:
-            self._future.set_result(tensors)
-        else:
-            self._future.set_exception(error)
+        self._source.set_result(tensors if error is None else [])
+
+    def _outcome(self, source: Future[Any]) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._tensors
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Raises what went wrong, and OutsideError where it took too long."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tempo.masters.messages import Kind, Piece
-from tempo.masters.ring import Link
+from tempo.masters.place import Link
 
 #: Bytes of a piece of a broadcast: the next is received while the last is passed on.
 PIECE: Final = 4 << 20

@@ -14,7 +14,8 @@ from tempo.errors import UnsupportedError, UsageError
 from tempo.masters.attestation import Attestation
 from tempo.masters.backend import MastersGroup
 from tempo.masters.messages import MAX_MASTERS
-from tempo.masters.ring import Place, Ring
+from tempo.masters.place import Place
+from tempo.masters.ring import Ring
 from tempo.wire import Endpoint, TlsFiles
 
 _NAME: Final = "tempo"
@@ -26,6 +27,7 @@ def join(
     listen: str,
     attestation: Attestation,
     *,
+    run: str = "",
     seconds: float = 600.0,
     **options: Any,
 ) -> None:
@@ -35,7 +37,8 @@ def join(
         model = DistributedDataParallel(session.protect(model))
 
     tls: this master's certificate (role master), which dials; peer: its certificate of the role peer, which
-    is dialled under the host in `listen`. seconds: for joining and for each collective. options: of
+    is dialled under the host in `listen`. run: its name, the same for all masters of it and for no other run;
+    torchrun's --rdzv-id by default. seconds: for joining and for each piece. options: of
     init_process_group (rank, world_size, init_method, store); without them torchrun's environment says all.
 
     The store of torchrun is plain TCP: only addresses go through it, and nobody is believed because of them.
@@ -44,11 +47,15 @@ def join(
     endpoint = Endpoint.parse(listen)
     if not isinstance(attestation, Attestation):
         raise UsageError("say how masters attest each other: Attested(...), or UnsafeUnattested() for trials")
-    run = re.sub(r"[^A-Za-z0-9._-]", "_", os.environ.get("TORCHELASTIC_RUN_ID", "") or "run")[:100]
-
+    name = run or os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if name in ("", "none"):
+        raise UsageError(
+            "two runs of one owner must not meet: give torchrun --rdzv-id NAME, or join(run=NAME)"
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
     if not hasattr(dist.Backend, _NAME.upper()):
         dist.Backend.register_backend(_NAME, _make, extended_api=True, devices=["cpu"])
-    asked = _Asked(tls, peer, endpoint, attestation, run, seconds)
+    asked = _Asked(tls, peer, endpoint, attestation, name, seconds)
     dist.init_process_group(_NAME, timeout=timedelta(seconds=seconds), pg_options=asked, **options)
 
 

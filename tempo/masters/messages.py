@@ -1,11 +1,12 @@
 """What two masters say to each other on one connection of the ring.
 
-    both ways, once          Introduction(version, run, rank, size, nonce), Proof(evidence), Welcome
-    from the dialler, then   Piece(sequence, kind, part), each with the bytes of one piece of a tensor
+    both ways, once      Introduction(version, run, rank, size, nonce, public_key), Proof(evidence), Welcome
+    the dialler, then    Piece(sequence, kind, part), each with one piece of a tensor, sealed (secret.py)
 
 Rules, and the attack that each one blocks:
-- Evidence answers the other end's nonce and speaks for the key of this end's certificate, in the context of
-  this run and these two ranks: nothing is passed on, replayed, or used for another place in the ring.
+- Evidence answers the other end's nonce and speaks for a key that was made for this connection, in the
+  context of this run and these two ranks: nothing is replayed, or used for another place in the ring.
+- Pieces are sealed under what both keys give: who passes all of this on learns and changes nothing.
 - A piece has the sequence, kind and size that its receiver expects by itself: no claim costs memory, and two
   masters that disagree on what they are doing end with an error instead of a wrong sum.
 """
@@ -18,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from tempo.errors import ProtocolError
+from tempo.masters.secret import PUBLIC_BYTES
 from tempo.wire.messages import Message
 
 VERSION: Final = 1
@@ -31,13 +33,15 @@ Kind = Literal["reduce", "gather", "broadcast"]
 
 
 class Introduction(Message, frozen=True):
-    """run: names the run, so that two of one owner do not cross. rank of size: the sender's."""
+    """run: names the run, so that two of one owner do not cross. rank of size: the sender's. public_key: of
+    X25519, made for this connection."""
 
     version: Annotated[int, Meta(ge=0, le=65535)]
     run: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,100}\Z", max_length=100)]
     rank: Rank
     size: Annotated[int, Meta(ge=2, le=MAX_MASTERS)]
     nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+    public_key: Annotated[bytes, Meta(min_length=PUBLIC_BYTES, max_length=PUBLIC_BYTES)]
 
 
 class Proof(Message, frozen=True):
@@ -45,7 +49,10 @@ class Proof(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The sender has accepted the other's proof. Without it an end that was refused would think it joined."""
+    """The sender has accepted the other's proof, and knows the keys. Without it an end that was refused would
+    think it joined."""
+
+    word: Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 class Piece(Message, frozen=True):

@@ -8,83 +8,39 @@ one; since that runs the same measured code, so does its neighbour, all the way 
 
 from __future__ import annotations
 
-import contextlib
-import hmac
-import os
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from ssl import SSLSocket
-from typing import Final, Protocol, Self, final
+from typing import Final, Self, final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+import torch
 from torch import Tensor
 
-from tempo.errors import OutsideError, ProtocolError, TempoError, WorkerLost
+from tempo.errors import OutsideError, ProtocolError, WorkerLost
 from tempo.masters.attestation import Attestation
-from tempo.masters.messages import (
-    MAX_MESSAGE,
-    NONCE_BYTES,
-    VERSION,
-    Introduction,
-    Piece,
-    Proof,
-    Welcome,
-    Words,
-    context,
-    decode,
-)
+from tempo.masters.door import Door
+from tempo.masters.introduction import introduce
+from tempo.masters.messages import Piece, Words
+from tempo.masters.place import Place
+from tempo.masters.secret import TAG_BYTES, Shared
 from tempo.wire import Endpoint, TlsFiles
-from tempo.wire.deadline import remaining
 from tempo.wire.frame import Channel
-from tempo.wire.tls import Role, handshake, wrap
+from tempo.wire.messages import encode
+from tempo.wire.tls import handshake, wrap
 
-#: Seconds that one stranger may hold up who is waited for.
-_STRANGER_S: Final = 5.0
 _AGAIN_S: Final = 0.1
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in which ring. seconds: for joining, and later for each collective."""
-
-    run: str
-    rank: int
-    size: int
-    seconds: float
-
-    @property
-    def next(self) -> int:
-        return (self.rank + 1) % self.size
-
-    @property
-    def before(self) -> int:
-        return (self.rank - 1) % self.size
-
-
-class Link(Protocol):
-    """What collectives need: pieces to the next, pieces from the one before."""
-
-    @property
-    def place(self) -> Place: ...
-
-    def send(self, piece: Piece, tensor: Tensor) -> Future[None]: ...
-
-    def receive(self, piece: Piece, tensor: Tensor) -> None: ...
+Half = tuple[Channel[Words], Shared]
 
 
 @final
 class Ring:
     """Both connections of one master. Not thread-safe: one collective after the other."""
 
-    def __init__(self, place: Place, to_next: Channel[Words], from_before: Channel[Words]) -> None:
+    def __init__(self, place: Place, to_next: Half, from_before: Half) -> None:
         self._place = place
-        self._to_next, self._from_before = to_next, from_before
+        self._to_next, self._seals = to_next
+        self._from_before, self._opens = from_before
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="tempo-ring")
 
     @classmethod
@@ -106,14 +62,14 @@ class Ring:
         deadline = time.monotonic() + place.seconds
         server = listen.listen()
         try:
+            door = Door(place, server, peer, attestation)
             publish(str(listen.bound(server)))
             with ThreadPoolExecutor(2) as aside:
                 dialled = aside.submit(_dial, place, tls, attestation, ask, deadline)
-                accepted = aside.submit(_accept, place, server, peer, attestation, deadline)
+                accepted = aside.submit(door.wait, deadline)
                 done, _ = wait((dialled, accepted), return_when=FIRST_EXCEPTION)
+                door.close()
                 if any(half.exception() for half in done):
-                    with contextlib.suppress(OSError):
-                        server.shutdown(socket.SHUT_RDWR)  # who still waits there need not
                     raise _joined_in_vain(dialled, accepted)
                 return cls(place, dialled.result(), accepted.result())
         finally:
@@ -126,19 +82,20 @@ class Ring:
 
     def send(self, piece: Piece, tensor: Tensor) -> Future[None]:
         """Begins to send a contiguous tensor, which must not change until the future is done."""
-        deadline = time.monotonic() + self._place.seconds
-        return self._sender.submit(self._to_next.send, piece, (tensor,), deadline=deadline)
+        return self._sender.submit(self._send, piece, tensor, time.monotonic() + self._place.seconds)
 
     def receive(self, piece: Piece, tensor: Tensor) -> None:
         """Fills a contiguous tensor with exactly the piece that is due. Raises ProtocolError, WorkerLost."""
         deadline = time.monotonic() + self._place.seconds
         found, size = self._from_before.receive(deadline)
-        if found != piece or size != tensor.nbytes:
+        if found != piece or size != tensor.nbytes + TAG_BYTES:
             raise ProtocolError(
                 f"master {self._place.before} sent another piece than is due ({piece.kind} {piece.sequence}):"
                 " do all masters run the same script on as many batches?"
             )
-        self._from_before.fill(tensor, deadline=deadline)
+        sealed = torch.empty(size, dtype=torch.uint8)
+        self._from_before.fill(sealed, deadline=deadline)
+        self._opens.open(sealed, encode(piece), tensor)
 
     def close(self) -> None:
         """The neighbours notice. May be called again, by any thread."""
@@ -146,107 +103,43 @@ class Ring:
         self._from_before.close()
         self._sender.shutdown(wait=False, cancel_futures=True)
 
+    def _send(self, piece: Piece, tensor: Tensor, deadline: float) -> None:
+        self._to_next.send(piece, (self._seals.seal(tensor, encode(piece)),), deadline=deadline)
 
-def _joined_in_vain(*halves: Future[Channel[Words]]) -> BaseException:
+
+def _joined_in_vain(*halves: Future[Half]) -> BaseException:
     """What to raise; a half that did come about is closed."""
     errors = []
     for half in halves:
         error = half.exception()
         if error is None:
-            half.result().close()
+            half.result()[0].close()
         else:
             errors.append(error)
+    # What one end is refused for says more than that the other waited in vain.
     first = next((error for error in errors if not isinstance(error, OutsideError)), errors[0])
-    if len(errors) == 1 or first is not errors[0]:
+    if len(errors) == 1 or not isinstance(first, OutsideError):
         return first
     return OutsideError("; ".join(str(error) for error in errors))
 
 
 def _dial(
     place: Place, tls: TlsFiles, attestation: Attestation, ask: Callable[[int], str], deadline: float
-) -> Channel[Words]:
+) -> Half:
     endpoint = Endpoint.parse(ask(place.next))
     while True:
+        context = tls.context("master")  # a new list of revoked certificates counts
         try:
-            raw = endpoint.connect(deadline)
-            break
-        except WorkerLost:  # it has published its address and is about to accept, or was replaced
-            if time.monotonic() + _AGAIN_S > deadline:
-                raise
-            time.sleep(_AGAIN_S)
-    sock = wrap(raw, tls.context("master"), "master", endpoint.tls_name)
-    try:
-        handshake(sock, "master", deadline=deadline, dialled="peer")
-        return _introduced(sock, place, place.next, tls, attestation, deadline)
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _accept(
-    place: Place, server: socket.socket, peer: TlsFiles, attestation: Attestation, deadline: float
-) -> Channel[Words]:
-    """The connection of the master before. A stranger is turned away, and costs a few seconds at most."""
-    tls, refused = peer.context("peer"), "nobody came"
-    while True:
-        try:
-            server.settimeout(remaining(deadline))
-            raw, _ = server.accept()
-        except OSError:  # its time is over, or the other half of joining failed
-            raise OutsideError(
-                f"master {place.before} did not join within {place.seconds:g} s ({refused}): does it run, "
-                "with the same authority and the same run?"
-            ) from None
-        role: Role = "peer"
-        try:
-            sock = wrap(raw, tls, role)
-            until = min(deadline, time.monotonic() + _STRANGER_S)
+            sock = wrap(endpoint.connect(deadline), context, "master", endpoint.tls_name)
             try:
-                handshake(sock, role, deadline=until)
-                return _introduced(sock, place, place.before, peer, attestation, deadline)
+                handshake(sock, "master", deadline=deadline, dialled="peer")
+                return introduce(
+                    sock, place, place.next, attestation, dials=True, first=deadline, deadline=deadline
+                )
             except BaseException:
                 sock.close()
                 raise
-        except TempoError as error:
-            refused = str(error)
-
-
-def _introduced(
-    sock: SSLSocket, place: Place, other: int, files: TlsFiles, attestation: Attestation, deadline: float
-) -> Channel[Words]:
-    """Both ends say who they are and prove it."""
-    certificate = sock.getpeercert(binary_form=True) or b""
-    theirs = _key(x509.load_der_x509_certificate(certificate))
-    ours = _key(x509.load_pem_x509_certificate(Path(files.cert).read_bytes()))
-    channel: Channel[Words] = Channel(sock, decode, max_header=MAX_MESSAGE)
-    nonce = os.urandom(NONCE_BYTES)
-    channel.send(Introduction(VERSION, place.run, place.rank, place.size, nonce), deadline=deadline)
-    words, _ = channel.receive(deadline)
-    if not isinstance(words, Introduction):
-        raise ProtocolError("a master began with something else than an introduction")
-    if words.version != VERSION:
-        raise ProtocolError(f"the other master speaks version {words.version}, this one {VERSION}")
-    if (words.run, words.rank, words.size) != (place.run, other, place.size):
-        raise ProtocolError(f"a master is not rank {other} of {place.size} of this run")
-    if hmac.compare_digest(words.nonce, nonce):
-        raise ProtocolError("a master returned our own nonce")
-    about = context(place.run, place.size, place.rank, other)
-    channel.send(Proof(attestation.prove(words.nonce, ours, about)), deadline=deadline)
-    proof, _ = channel.receive(deadline)
-    if not isinstance(proof, Proof):
-        raise ProtocolError("a master gave no proof")
-    attestation.judge(proof.evidence, nonce, theirs, context(place.run, place.size, other, place.rank))
-    channel.send(Welcome(), deadline=deadline)
-    try:
-        welcome, _ = channel.receive(deadline)
-    except WorkerLost:
-        raise OutsideError(
-            f"master {other} did not accept what this one is: its own error says why"
-        ) from None
-    if not isinstance(welcome, Welcome):
-        raise ProtocolError("a master sent something else than its welcome")
-    return channel
-
-
-def _key(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        except WorkerLost:  # it is about to accept, was replaced, or had too many strangers at its door
+            if time.monotonic() + _AGAIN_S > deadline:
+                raise
+            time.sleep(_AGAIN_S)

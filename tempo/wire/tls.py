@@ -108,7 +108,7 @@ class TlsFiles:
                 raise UsageError(f"{self.crl} holds certificates, not a list of those that were revoked")
             # Loading would trust whatever certificate stands beside the list, and the list comes by any way.
             if context.cert_store_stats()["x509"] != trusted:
-                raise UsageError(f"{self.crl} holds a certificate beside the list: only the list belongs there")
+                raise UsageError(f"{self.crl} holds a certificate beside the list: leave only the list in it")
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         return context
 

@@ -1,5 +1,6 @@
 """Whoever is not the master that was measured does not get into the ring, and gets nobody stuck."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -11,7 +12,8 @@ import torch
 from tempo.errors import OutsideError, ProtocolError, RefusedError, TempoError, UsageError
 from tempo.masters import Attested, UnsafeUnattested, join
 from tempo.masters.messages import MAX_MESSAGE, Introduction, Piece, Proof, context, decode
-from tempo.masters.ring import Place, Ring
+from tempo.masters.place import Place
+from tempo.masters.ring import Ring
 from tempo.trust.vault import UnsafeSimulated
 from tempo.wire import Endpoint, TlsFiles
 from tempo.wire.authority import issue, make_authority
@@ -20,6 +22,8 @@ from tempo.wire.tls import handshake, wrap
 
 pytestmark = pytest.mark.security
 
+#: Of X25519, as good as any.
+KEY = bytes([9]) + bytes(31)
 GOOD, BAD = bytes([7]) * 48, bytes([8]) * 48
 POLICY = f"""
 tempo-policy = 1
@@ -185,26 +189,29 @@ def refused(scene, attestation, lie):
 def test_evidence_that_answers_another_question_is_refused(pki, policy):
     """Replayed: genuine evidence of a good machine, made for another nonce, then for another rank."""
 
-    def lie(nonce_of, about):
+    def lie(nonce_of, key, about):
         def do(channel):
             deadline = time.monotonic() + 10
-            channel.send(Introduction(1, "run", 1, 2, bytes(32)), deadline=deadline)
+            channel.send(Introduction(1, "run", 1, 2, bytes(32), KEY), deadline=deadline)
             words, _ = channel.receive(deadline)
-            key = b"whatever"
             channel.send(Proof(UnsafeSimulated(GOOD)(nonce_of(words), key, about)), deadline=deadline)
 
         return do
 
-    for nonce_of in (lambda words: bytes(32), lambda words: words.nonce):
-        scene = Scene(pki, 3.0)
-        assert "binding" in refused(scene, attested(policy), lie(nonce_of, context("run", 2, 1, 0)))
+    right = context("run", 2, 1, 0)
+    for lying in (
+        lie(lambda words: bytes(32), KEY, right),
+        lie(lambda words: words.nonce, b"another key", right),
+        lie(lambda words: words.nonce, KEY, context("run", 2, 0, 1)),
+    ):
+        assert "binding" in refused(Scene(pki, 3.0), attested(policy), lying)
 
 
 def test_our_own_nonce_is_no_nonce(pki, policy):
     def lie(channel):
         deadline = time.monotonic() + 10
         words, _ = channel.receive(deadline)
-        channel.send(Introduction(1, "run", 1, 2, words.nonce), deadline=deadline)
+        channel.send(Introduction(1, "run", 1, 2, words.nonce, KEY), deadline=deadline)
 
     scene = Scene(pki, 3.0)
     assert "our own nonce" in refused(scene, attested(policy), lie)
@@ -249,3 +256,91 @@ def test_the_default_is_to_be_attested(pki):
 def test_refusals_have_a_step(policy):
     with pytest.raises(RefusedError, match="step"):
         attested(policy).judge(UnsafeSimulated(BAD)(bytes(32), b"k", b"c"), bytes(32), b"k", b"c")
+
+
+# ---- who has both keys of TLS and stands in between
+
+
+def test_who_passes_everything_on_reads_and_changes_nothing(pki, policy):
+    """The stolen keys: the relay ends TLS on both sides with the masters' own certificates."""
+    scene, seen = Scene(pki, 10.0), []
+    relay = Endpoint.parse("127.0.0.1:0").listen()
+    inner = f"127.0.0.1:{relay.getsockname()[1]}"
+    ask = scene.ask
+    scene.ask = lambda rank: inner if rank == 1 else ask(rank)  # the store lies to master 0
+
+    def passing(take, give, change):
+        with contextlib.suppress(OSError):
+            while data := take.recv(1 << 16):
+                seen.append(data)
+                give.sendall(change(data))
+
+    def stand_in_between():
+        raw, _ = relay.accept()
+        deadline = time.monotonic() + 10
+        near = wrap(raw, pki["p1"].context("peer"), "peer")
+        handshake(near, "peer", deadline=deadline)
+        far_end = Endpoint.parse(ask(1))
+        far = wrap(far_end.connect(deadline), pki["m0"].context("master"), "master", "127.0.0.1")
+        handshake(far, "master", deadline=deadline, dialled="peer")
+        for sock in (near, far):
+            sock.settimeout(10)
+        # Of what comes from master 0 the last byte of a sealed tensor is changed, not of a header before it.
+        spoil = lambda data: data[:-1] + bytes([data[-1] ^ 1]) if armed and len(data) > 500 else data  # noqa: E731
+        back = threading.Thread(target=passing, args=(far, near, lambda data: data), daemon=True)
+        back.start()
+        passing(near, far, spoil)
+
+    armed = []
+    threading.Thread(target=stand_in_between, daemon=True).start()
+    left, right = scene.both(attested(policy), attested(policy))
+    secret = torch.full((64,), 1234.5678, dtype=torch.float64)
+    left.send(Piece(1, "reduce", 0), secret).result(5)
+    room = torch.zeros(64, dtype=torch.float64)
+    right.receive(Piece(1, "reduce", 0), room)
+    assert torch.equal(room, secret)
+    assert secret[:1].numpy().tobytes() not in b"".join(seen)
+    armed.append(True)
+    left.send(Piece(2, "reduce", 0), secret).result(5)
+    room.zero_()
+    with pytest.raises(TempoError, match="not sealed by the master that was attested"):
+        right.receive(Piece(2, "reduce", 0), room)
+    close(left, right)
+    relay.close()
+
+
+def test_many_silent_strangers_keep_nobody_out(pki):
+    """They connect and say nothing; one has even a certificate, and says nothing after it."""
+    scene, held = Scene(pki, 20.0), []
+    with ThreadPoolExecutor(2) as pool:
+        left = pool.submit(scene.ring, 0, UnsafeUnattested())
+        host, port = scene.ask(0).rsplit(":", 1)
+        held = [socket.create_connection((host, int(port)), 5) for _ in range(100)]
+        silent = dial(scene, pki, 0)
+        start = time.monotonic()
+        right = pool.submit(scene.ring, 1, UnsafeUnattested())
+        close(left.result(), right.result())
+    assert time.monotonic() - start < 15  # one after the other they would take 500
+    silent.close()
+    for sock in held:
+        sock.close()
+
+
+@pytest.mark.parametrize("name", ["", "none"])
+def test_a_run_without_a_name_of_its_own_is_refused(pki, monkeypatch, name):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+    with pytest.raises(UsageError, match="must not meet"):
+        join(pki["m0"], pki["p0"], "127.0.0.1:0", UnsafeUnattested())
+
+
+def test_a_collective_that_fails_is_an_error_also_to_the_other_side_of_pytorch():
+    from tempo.masters.backend import Pending
+
+    pending = Pending()
+    pending.finish(None, OutsideError("the ring broke"))
+    with pytest.raises(OutsideError, match="the ring broke"):
+        pending.wait()
+    with pytest.raises(Exception, match="the ring broke"):
+        pending.get_future().wait()
+    with pytest.raises(Exception, match="the ring broke"):
+        pending.get_future().then(lambda found: found.value()).wait()

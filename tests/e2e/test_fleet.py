@@ -134,7 +134,7 @@ def test_an_evicted_operand_is_shipped_again_or_missing(spawn):
 
 
 def test_ctrl_c_leaves_connections_in_step_and_workers_alive(spawn):
-    s = spawn(*workers_from("local:2", threads=1))
+    s = spawn(*workers_from("local:2", threads=1), hedge_least_s=60)
     main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
         during_a_job(s.fleet, lambda: signal.pthread_kill(main, signal.SIGINT))

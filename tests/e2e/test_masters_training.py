@@ -70,3 +70,11 @@ def test_a_master_that_runs_something_else_ends_the_run(scene, tmp_path):
     with pytest.raises(AssertionError, match="refused at step"):
         run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *scene)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.timeout(200)
+def test_a_ring_that_breaks_in_a_backward_is_an_error(scene):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with pytest.raises(AssertionError, match=r"exitcode\s*:\s*7") as found:
+        run(*command, str(SCRIPT.with_name("masters_broken.py")), scene[1])
+    assert "SIGSEGV" not in str(found.value)

@@ -23,7 +23,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from tempo import Session
+from tempo import FleetSettings, Session
 from tempo.numerics import GROWTH
 
 SCHEMES = ("monomial", "mixing")
@@ -311,7 +311,8 @@ def test_a_model_on_worker_processes():
     plain, loss = make("GPT-2")
     model = copy.deepcopy(plain)
     want = gradients(plain, loss)
-    with Session("local:2") as session:
+    # A worker that is late on a busy machine is no event of interest here.
+    with Session("local:2", fleet=FleetSettings(hedge_least_s=60)) as session:
         got = gradients(session.protect(model, unsafe_offload=["lm_head"]), loss)
         report = session.report()
     assert max(errors(got, want)) < 1e-9

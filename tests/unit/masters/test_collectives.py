@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tempo.errors import ProtocolError
 from tempo.masters import collectives as module
 from tempo.masters.collectives import Collectives
-from tempo.masters.ring import Place
+from tempo.masters.place import Place
 
 SIZES = st.integers(2, 5)
 COUNTS = st.integers(0, 23)
