@@ -290,9 +290,16 @@ def test_who_passes_everything_on_reads_and_changes_nothing(pki, policy):
         back = threading.Thread(target=passing, args=(far, near, lambda data: data), daemon=True)
         back.start()
         passing(near, far, spoil)
+        for sock in (near, far):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        back.join(10)
+        near.close()
+        far.close()
 
     armed = []
-    threading.Thread(target=stand_in_between, daemon=True).start()
+    between = threading.Thread(target=stand_in_between, daemon=True)
+    between.start()
     left, right = scene.both(attested(policy), attested(policy))
     secret = torch.full((64,), 1234.5678, dtype=torch.float64)
     left.send(Piece(1, "reduce", 0), secret).result(5)
@@ -306,6 +313,7 @@ def test_who_passes_everything_on_reads_and_changes_nothing(pki, policy):
     with pytest.raises(TempoError, match="not sealed by the master that was attested"):
         right.receive(Piece(2, "reduce", 0), room)
     close(left, right)
+    between.join(15)
     relay.close()
 
 
