@@ -27,7 +27,7 @@ from tempo.plan.machine import Machine
 from tempo.report import Report
 from tempo.report.account import report_of
 from tempo.report.alarm import sound
-from tempo.report.journal import Journal
+from tempo.report.journal import COUNTS, Journal
 from tempo.secrecy.scheme import SHARES
 from tempo.sharing import Owners
 from tempo.stats import Stats
@@ -99,14 +99,14 @@ class Session:
 
     @classmethod
     def from_file(cls, path: str | Path = "tempo.toml", **options: Any) -> Self:
-        """A session as a file says (tempo/config_file.py), single settings replaced by keyword.
+        """A session as a file says (tempo/config_file.py); what is given by keyword wins.
 
         Raises OutsideError for a file that cannot be read, UsageError for what is wrong in it.
         """
         file = read_config(path)
-        workers = _WORKERS if file.workers is None else file.workers
+        said = {"workers": file.workers or _WORKERS, "tls": file.tls, "config": file.config}
         with ExitStack() as undo:
-            session = undo.enter_context(cls(workers, tls=file.tls, config=file.config, **options))
+            session = undo.enter_context(cls(**(said | options)))
             session.watch(file.watch)
             undo.pop_all()
         return session
@@ -139,7 +139,6 @@ class Session:
             raise UsageError("this session is closed: open a new one")
         if self._truth is not None:
             self._truth.learn(model)
-        place = {} if place is None else place
         named = place.values() if isinstance(place, Mapping) else ()  # which protect refuses
         auto = "auto" in (self._config.placement, *named)
         if auto:
@@ -149,7 +148,7 @@ class Session:
             self._interceptor,
             keep=keep,
             unsafe_offload=unsafe_offload,
-            place=place,
+            place={} if place is None else place,
             public=public,
             consent=Consent(self._config, require),
         )
@@ -275,15 +274,16 @@ class Session:
         a worker broke the protocol, standard error says so in red, and what to do."""
         if not self._closed:
             self._closed = True
-            self._view.close()
-            self._weights.clear()
-            self._fleet.close()
-            report = self.report()
-            names = ("checks", "checks_failed", "retries", "local_fallbacks", "bytes_sent", "bytes_received")
             try:
-                self._journal.closed({name: getattr(report, name) for name in names})
-            finally:
-                self._heed(report)
+                self._view.close()
+            finally:  # whoever watched: workers stop, the log gets its end, the red words are said
+                self._weights.clear()
+                self._fleet.close()
+                report = self.report()
+                try:
+                    self._journal.closed({name: getattr(report, name) for name in COUNTS})
+                finally:
+                    self._heed(report)
 
     def __enter__(self) -> Self:
         return self

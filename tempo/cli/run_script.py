@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Run a script as `python SCRIPT ARGS` does, and report on standard error. Options come before SCRIPT.
 
-    Exit: the script's own code; 2: it opened no session, so nothing was protected."""
+    Exit: the script's own code; 2: it did not call tempo.session()."""
     from tempo.run.run import run as run_it
 
     with _aside() if as_json else nullcontext():
@@ -80,8 +80,8 @@ def _say(outcome: Outcome, *, tables: bool) -> None:
         console.print(ended.said, markup=False, soft_wrap=True)
     if not outcome.reports and ended.error is None:
         console.print(
-            f"{outcome.script} opened no session, so nothing was protected: let it call tempo.session() and "
-            "session.protect(model) (docs/run.md)",
+            f"{outcome.script} did not call tempo.session(), so this run knows of no protection: let it call "
+            "tempo.session() and session.protect(model) (docs/run.md)",
             style="red",
             markup=False,
             soft_wrap=True,

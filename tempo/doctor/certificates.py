@@ -91,7 +91,8 @@ def greet(worker: RemoteWorker, tls: TlsFiles) -> Greeting:
     """One more connection to a worker, for its certificate. Raises OutsideError."""
     mine = _certificate(Path(tls.cert))
     deadline = time.monotonic() + _GREETING_S
-    sock = wrap(worker.endpoint.connect(deadline), tls.context("master"), "master", worker.endpoint.tls_name)
+    context = tls.context("master")  # first: where the files are at fault, no connection is left open
+    sock = wrap(worker.endpoint.connect(deadline), context, "master", worker.endpoint.tls_name)
     try:
         handshake(sock, "master", deadline=deadline)
         shown = sock.getpeercert(binary_form=True)

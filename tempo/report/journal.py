@@ -14,6 +14,9 @@ from tempo.trust.ledger import SessionLog
 #: A worker that misbehaves for days must not fill the master's memory: the latest are kept.
 _EVENTS: Final = 10_000
 
+#: Of a report: what the last line of a session says.
+COUNTS: Final = ("checks", "checks_failed", "retries", "local_fallbacks", "bytes_sent", "bytes_received")
+
 _CAUGHT: Final = frozenset({EventKind.CHECK_FAILED, EventKind.PROTOCOL})
 
 

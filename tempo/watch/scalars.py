@@ -13,7 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tempo.errors import OutsideError
 from tempo.watch.figures import Figures
-from tempo.watch.watch import Teller
+from tempo.watch.watch import Teller, say_ended
 
 
 @final
@@ -42,4 +42,7 @@ class Scalars(Teller):
         self._writer.add_event(Event(wall_time=time.time(), step=number, summary=Summary(value=values)))
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:  # a full disk; the session is ending: what it did matters more
+            say_ended(type(self).__name__, error)

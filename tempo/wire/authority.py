@@ -89,11 +89,7 @@ def _record(folder: Path, name: str, role: Role, certificate: x509.Certificate) 
     expires = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
     fields = {"serial": f"{certificate.serial_number:x}", "name": name, "role": role, "expires": expires}
     try:
-        fd = os.open(folder / f"{CA}.issued", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(fd, "ab") as file:
-            file.write(json.dumps(fields).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(folder / f"{CA}.issued", json.dumps(fields).encode() + b"\n")
     except OSError as error:
         raise OutsideError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
@@ -178,6 +174,15 @@ def _write(
         raise UsageError(f"{folder / name}.* appeared meanwhile: nothing was replaced") from None
     except OSError as error:
         raise OutsideError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
+
+
+def append(path: Path, lines: bytes) -> None:
+    """To a file that the owner alone may read; on the disk once this returns."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(fd, "ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_file(path: Path, data: bytes, force: bool) -> None:

@@ -2,15 +2,21 @@
 
     DIR/ca.crl       the list; every side that reads it (`TlsFiles.crl`) refuses who is on it
     DIR/ca.issued    one line of JSON for each certificate that `issue` made, for who revokes by name
+    DIR/ca.revoked   one line of JSON for each certificate that was ever put on the list, written before it is
+    DIR/ca.lock      held from reading the list until it is replaced: two that revoke at once do both
 
 Only certificates of workers, masters and vaults are on it, never the authority's own. A list has an end: a
-side whose list is out of date refuses everybody, so nobody gets in for long by holding a newer one back.
+side whose list is out of date refuses everybody, so nobody gets in for long by holding a newer one back. What
+is in ca.revoked and not on the list (a crash, an older copy put back) goes on the next one.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,14 +25,16 @@ from typing import Final, final
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 
 from tempo.errors import OutsideError, UsageError
-from tempo.wire.authority import CA, load_authority, write_file
+from tempo.wire.authority import CA, append, load_authority, write_file
 
 CRL: Final = "ca.crl"
 ISSUED: Final = "ca.issued"
+REVOKED: Final = "ca.revoked"
+LOCK: Final = "ca.lock"
 _MAX_DAYS: Final = 365
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 
@@ -39,6 +47,14 @@ class Issued(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     role: str
     expires: str
+
+
+@final
+class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of ca.revoked. serial: hex. revoked: UTC."""
+
+    serial: str
+    revoked: datetime
 
 
 @final
@@ -58,20 +74,39 @@ def revoke(
     """Put every certificate of these names, and these serials (hex), on the list; sign it anew for `days`.
 
     Without names and serials the list is renewed. What was issued later under the same name is valid.
-    Raises UsageError where the authority issued none of that name, or there is no authority.
+    Raises UsageError where the authority issued none of that name, there is no authority, or its list is
+    gone; OutsideError where the folder cannot be written.
     """
     if not 1 <= days <= _MAX_DAYS:
         raise UsageError(f"a list of revoked certificates lasts 1 to {_MAX_DAYS} days, not {days}")
     signer, authority = load_authority(folder)
+    with _alone(folder):
+        return _revoke(folder, signer, authority, names, serials, days)
+
+
+def _revoke(
+    folder: Path,
+    signer: Ed25519PrivateKey,
+    authority: x509.Certificate,
+    names: Iterable[str],
+    serials: Iterable[str],
+    days: int,
+) -> Revoked:
     known = {r.serial_number: r for r in _listed(folder / CRL, signer.public_key())}
+    recorded = {_number(each.serial): each.revoked for each in _recorded(folder)}
+    if recorded and not (folder / CRL).exists():
+        raise UsageError(
+            f"{folder / CRL} is gone, and {folder / REVOKED} knows of {len(recorded)} revoked certificates: "
+            f"put back any copy of the list; where the authority is a new one, move {REVOKED} away"
+        )
     wanted = [s for name in names for s in _serials_of(folder, name)] + [_number(s) for s in serials]
     if authority.serial_number in wanted:
         raise UsageError("the authority's own certificate cannot be revoked: make a new authority")
     now = datetime.now(UTC)
-    added = [s for s in dict.fromkeys(wanted) if s not in known]
+    added = [s for s in dict.fromkeys([*recorded, *wanted]) if s not in known]
     for serial in added:
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
-        known[serial] = entry.build()
+        entry = x509.RevokedCertificateBuilder().serial_number(serial)
+        known[serial] = entry.revocation_date(recorded.get(serial, now)).build()
     until = now + timedelta(days=days)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -86,11 +121,27 @@ def revoke(
     for serial in sorted(known):
         builder = builder.add_revoked_certificate(known[serial])
     data = builder.sign(signer, None).public_bytes(serialization.Encoding.PEM)
+    new = [_Entry(_hex(s), r.revocation_date_utc) for s, r in known.items() if s not in recorded]
     try:
+        append(folder / REVOKED, b"".join(msgspec.json.encode(each) + b"\n" for each in new))
         write_file(folder / CRL, data, force=True)
     except OSError as error:
-        raise OutsideError(f"{folder / CRL} cannot be written ({error.strerror})") from error
+        raise OutsideError(f"{folder} cannot be written ({error.strerror})") from error
     return Revoked(folder / CRL, tuple(map(_hex, added)), tuple(map(_hex, sorted(known))), until)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process revokes in this folder; waits until it has done."""
+    try:
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutsideError(f"{folder / LOCK} cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _serials_of(folder: Path, name: str) -> list[int]:
@@ -117,6 +168,18 @@ def _issued(folder: Path) -> list[Issued]:
         raise OutsideError(f"{path} cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, ValueError):
         raise UsageError(f"{path} is damaged: revoke by --serial (openssl x509 -serial)") from None
+
+
+def _recorded(folder: Path) -> list[_Entry]:
+    path = folder / REVOKED
+    if not path.exists():
+        return []  # none yet, or an authority from before this file
+    try:
+        return [msgspec.json.decode(line, type=_Entry) for line in path.read_bytes().splitlines()]
+    except OSError as error:
+        raise OutsideError(f"{path} cannot be read ({error.strerror})") from error
+    except (msgspec.MsgspecError, ValueError):
+        raise UsageError(f"{path} is damaged: put a backup in its place, or mend the line") from None
 
 
 def _listed(path: Path, authority: Ed25519PublicKey) -> list[x509.RevokedCertificate]:

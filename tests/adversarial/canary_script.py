@@ -80,7 +80,7 @@ printed = [repr(each) for each in (session, logged, key, ledger, signer, session
 printed += [str(session.report()), json.dumps(session.report().to_dict()), session.metrics()]
 printed += [json.dumps(session._config.chosen()), repr(session.__dict__)]
 for broken in (
-    lambda: session.protect(nn.LSTM(64, 64)),
+    lambda: session.protect(nn.Linear(64, 64).bfloat16()),
     lambda: session.resume(here / "run.sealed", DataKey.generate(), model=net, optimizer=optimizer, extra=[]),
     lambda: session.checkpoint(here / "nowhere" / "x", key, step=1, extra=[secrets["text"]]),
     lambda: tempo.Session("cpu", scheme="magic"),
@@ -110,4 +110,4 @@ with urllib.request.urlopen(f"http://{secrets['metrics']}/metrics", timeout=10) 
     (here / "metrics.txt").write_bytes(answer.read())
 (here / "printed.txt").write_text("\n".join(printed))
 shutil.copytree(tempfile.gettempdir(), here / "temporary", ignore=shutil.ignore_patterns("torch*"))
-session.protect(nn.LSTM(64, 64))  # the run ends with an error of ours
+session.protect(nn.Linear(64, 64).bfloat16())  # the run ends with an error of ours

@@ -51,13 +51,11 @@ def test_one_wheel_for_every_python_with_all_that_it_needs_and_nothing_else(whee
     assert {"tempo/py.typed", "tempo/report/verdicts.json", "tempo/worker/__main__.py"} <= set(names)
     assert not [n for n in names if n.startswith("tests") or n.endswith((".pyc", ".cpp", ".h"))]
     base = [
-        line.split()[1]
+        re.split(r"[^A-Za-z0-9._-]", line.split()[1])[0]
         for line in metadata.splitlines()
         if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
-    assert [re.split("[<>=;]", name)[0] for name in base] == [
-        *("torch", "numpy", "msgspec", "cryptography", "typer", "rich")
-    ]
+    assert base == ["torch", "numpy", "msgspec", "cryptography", "typer", "rich"]
     assert wheel.stat().st_size < 3e6
 
 

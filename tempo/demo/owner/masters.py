@@ -56,8 +56,12 @@ def start(stage: Stage, program: Path, name: str, make: Callable[[Path], Orders]
     orders = make(folder)
     path = folder / "orders.json"
     orders.write(path)
-    # -P: nothing is imported from the program's own folder.
-    child = stage.start(name, [sys.executable, "-P", str(program), str(path)])
+    # Compiled code is looked for there, where there is none: what was measured is the source. -B: none is
+    # written. -P: nothing is imported from the program's own folder.
+    caches = folder / "caches"
+    os.mkdir(caches, 0o700)
+    python = [sys.executable, "-P", "-B", "-X", f"pycache_prefix={caches}"]
+    child = stage.start(name, [*python, str(program), str(path)])
     said = decode(child.line(_START_S))
     if not isinstance(said, Refused | Released):
         raise OutsideError(f"{name} spoke out of turn")

@@ -50,10 +50,17 @@ def sealed_files(paths: list[Path]) -> Iterator[Path]:
 
 
 def reseal(
-    path: Path, opening: DataKey | OwnerKey, out: Path, sealing: DataKey | Recipient, progress: Progress
+    path: Path,
+    opening: DataKey | OwnerKey,
+    out: Path,
+    sealing: DataKey | Recipient,
+    progress: Progress,
+    before: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write `out`: the same records, kind, name, fields and sequence under another key. Under a data key all
-    of it is read back before it counts. `path` stays: its owner removes it, with all copies.
+    of it is read back before it counts. before: called once all records are written, and `out` is not in its
+    place yet nor can be opened; where it raises, there is no `out`. `path` stays: its owner removes it, with
+    all copies.
 
     Raises as SealedFile and SealedWriter do; UsageError where `out` exists or both keys are one.
     """
@@ -67,6 +74,7 @@ def reseal(
             for number in range(len(file)):
                 writer.add(file.record(number))
                 progress(number + 1)
+            before()
         if isinstance(sealing, DataKey):
             _read_back(out, sealing, found)
     return found

@@ -81,7 +81,8 @@ def fetch(
     if not seconds > 0:
         raise UsageError(f"fetching a key takes some time: {seconds} seconds are none")
     deadline = time.monotonic() + seconds
-    sock = wrap(endpoint.connect(deadline), tls.context("master"), "master", endpoint.tls_name)
+    ours = tls.context("master")  # first: where the files are at fault, no connection is left open
+    sock = wrap(endpoint.connect(deadline), ours, "master", endpoint.tls_name)
     try:
         handshake(sock, "master", deadline=deadline, dialled="vault")
     except TlsRefused as refused:

@@ -13,7 +13,10 @@ Credentials, region and endpoint come from where botocore takes them (environmen
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, final
 from urllib.parse import urlsplit
@@ -112,7 +115,8 @@ def _ask(key: str, call: Literal["encrypt", "decrypt"], **fields: Any) -> Any:
     try:
         client = get_session().create_client("kms", region_name=region, config=patience)
         _protected(client.meta.endpoint_url)
-        return getattr(client, call)(KeyId=key, **fields)
+        with _unlogged():
+            return getattr(client, call)(KeyId=key, **fields)
     except UsageError:
         raise
     except ClientError as error:
@@ -128,6 +132,26 @@ def _ask(key: str, call: Literal["encrypt", "decrypt"], **fields: Any) -> Any:
         raise OutsideError(
             f"AWS KMS cannot be asked ({type(error).__name__}): are credentials, region and network there?"
         ) from None
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Inside, botocore logs nothing below INFO, whatever levels are set: at DEBUG it writes out what is sent
+    and what is answered, the root key among it. Threads may be inside at once: each has its own filter."""
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.INFO
+
+    found = [logging.getLogger("botocore")]  # a filter holds for its own logger alone
+    known = list(logging.root.manager.loggerDict.items())
+    found += [x for name, x in known if name.startswith("botocore.") and isinstance(x, logging.Logger)]
+    for logger in found:
+        logger.addFilter(quiet)
+    try:
+        yield
+    finally:
+        for logger in found:
+            logger.removeFilter(quiet)
 
 
 def _protected(endpoint: str) -> None:

@@ -48,7 +48,8 @@ def reseal_in(
 ) -> tuple[Key, str]:
     """Write `out` under the newest version of the key that `path` names, or to a recipient. The old key may
     be revoked or expired, it is the owner who asks; the new one must not be. Returns the old key and the id
-    of the new one, once the audit log has it.
+    of the new one. The audit log has it before `out` is there: an entry whose file then failed does less harm
+    than a file that nobody knows of.
 
     Raises UsageError for a key that is not this vault's, and as `reseal` does.
     """
@@ -59,16 +60,20 @@ def reseal_in(
             "file, or another vault"
         )
     sealing = store.unwrap(_newest(store, found.key)) if to is None else to
-    reseal(path, store.unwrap(found.key), out, sealing, progress)
-    store.note(
-        "resealed",
-        key=found.key.name,
-        version=found.key.version,
-        key_id=found.key.id,
-        to_key_id=sealing.name,
-        to_recipient=to is not None,
-    )
-    return found.key, sealing.name
+    key = found.key
+
+    def note() -> None:
+        store.note(
+            "resealed",
+            key=key.name,
+            version=key.version,
+            key_id=key.id,
+            to_key_id=sealing.name,
+            to_recipient=to is not None,
+        )
+
+    reseal(path, store.unwrap(key), out, sealing, progress, note)
+    return key, sealing.name
 
 
 def _newest(store: Store, old: Key) -> Key:

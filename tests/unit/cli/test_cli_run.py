@@ -73,7 +73,8 @@ def test_the_price_of_a_run(folder: Path, capsys) -> None:
     (folder / "tempo.toml").write_text('workers = "cpu"\n[prices]\ntee_per_hour = 3\ngpu_per_hour = 6\n')
     assert cli.run(["run", "--json", "train.py"]) == 0
     fields = json.loads(capsys.readouterr().out)
-    assert fields["money"]["cost"] == pytest.approx(9 * fields["seconds"] / 3600, rel=1e-3)
+    rounded = 9 * 0.5e-4 / 3600  # seconds are printed to four places
+    assert fields["money"]["cost"] == pytest.approx(9 * fields["seconds"] / 3600, rel=1e-9, abs=rounded)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,16 @@ def test_exit_codes_and_last_words(text: str, code: int, last: str, folder: Path
     assert cli.run(["run", "--json", "train.py"]) == code
     fields = json.loads(capsys.readouterr().out)
     assert fields["exit_code"] == code
+
+
+def test_a_session_of_the_scripts_own_is_not_said_to_protect_nothing(folder: Path, capsys) -> None:
+    (folder / "train.py").write_text(
+        TRAIN.replace("tempo.session()", "tempo.Session('cpu')") + "session.close()\n"
+    )
+    assert cli.run(["run", "train.py"]) == 2
+    err = capsys.readouterr().err
+    assert "train.py did not call tempo.session(), so this run knows of no protection" in err
+    assert "nothing was protected" not in err
 
 
 def test_words_of_a_foreign_error_stay_out_of_json(folder: Path, capsys) -> None:

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import base64
 import os
+import py_compile
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tempo.demo.owner import canaries, master, measure
+from tempo.demo.owner import canaries, master, masters, measure
 from tempo.demo.owner.interrupts import Interrupts
+from tempo.demo.owner.orders import Orders, Refused, SimulatedMachine
 from tempo.demo.owner.stage import Child, Stage
 from tempo.errors import OutsideError, UsageError
 
+ORDERS = Orders(
+    folder="none",
+    machine=SimulatedMachine(bytes(48)),
+    vault="none",
+    workers=[],
+    cert="none",
+    tls_key="none",
+    ca="none",
+    key="none",
+    sealed="none",
+    recipient="none",
+    nonce=bytes(32),
+    scheme="mixing",
+    steps=1,
+    batch=1,
+    seed=0,
+    channels=1,
+    classes=10,
+)
 SECRET = bytes(range(7, 39))
 
 
@@ -177,8 +199,45 @@ def test_any_byte_of_the_package_counts(tmp_path: Path) -> None:
     assert measure.package(tmp_path) == before
     (tmp_path / "part" / "b.py").write_text("3")
     changed = measure.package(tmp_path)
+    (tmp_path / "part" / "__pycache__").mkdir()
+    (tmp_path / "part" / "__pycache__" / "b.cpython-311.pyc").write_text("4")
+    assert measure.package(tmp_path) == changed, "masters are told of another cache"
+    (tmp_path / "part" / "__init__.pyc").write_text("5")
+    assert measure.package(tmp_path) != changed, "Python would load it"
+    (tmp_path / "part" / "__init__.pyc").unlink()
     (tmp_path / "part" / "b.py").rename(tmp_path / "part" / "c.py")
     assert len({before, changed, measure.package(tmp_path)}) == 3
+
+
+PROBE = """
+import sys
+sys.path.insert(0, {folder!r})
+import measured
+from tempo.demo.owner.orders import Refused, encode
+sys.stdout.buffer.write(encode(Refused(code="evidence", step=measured.SAYS, message="")))
+"""
+
+
+@pytest.mark.security
+def test_a_master_runs_the_source_and_not_what_lies_in_a_cache(stage: Stage, tmp_path: Path) -> None:
+    source = tmp_path / "measured.py"
+    source.write_text("SAYS = 'bad '\n")
+    cached = Path(py_compile.compile(str(source), doraise=True))
+    stamp = source.stat()
+    source.write_text("SAYS = 'good'\n")  # of the same length
+    os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # and time, so that Python takes the cache
+    ask = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import measured; print(measured.SAYS)"
+    usual = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert usual.stdout == "bad \n", "the attack is one"
+    program = tmp_path / "program.py"
+    program.write_text(PROBE.format(folder=str(tmp_path)))
+    master = masters.start(stage, program, "probe", lambda _: ORDERS)
+    assert isinstance(master.answer, Refused)
+    assert master.answer.step == "good"
+    assert list((stage.folder / "probe" / "caches").iterdir()) == []
+    assert cached.exists()
 
 
 def test_the_altered_program_is_the_program_with_one_line_more(tmp_path: Path) -> None:

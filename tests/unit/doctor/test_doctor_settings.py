@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tempo.doctor import Host, Status, described, own, trust
-from tempo.doctor.certificates import Greeting, mend
-from tempo.wire import TlsFiles, TlsRefused
+from tempo.doctor.certificates import Greeting, greet, mend
+from tempo.errors import UsageError
+from tempo.fleet import RemoteWorker
+from tempo.wire import Endpoint, TlsFiles, TlsRefused
 from tempo.wire.authority import issue, make_authority
 from tempo.wire.tls import Why
 
@@ -108,6 +111,16 @@ def test_each_refused_handshake_says_what_to_do() -> None:
     assert "--role worker" in said[Why.WRONG_ROLE, False]
     assert "--role master" in said[Why.WRONG_ROLE, True]
     assert said[Why.WRONG_CA, True] == said[Why.SELF_SIGNED, False]
+
+
+def test_files_at_fault_are_said_before_the_worker_is_dialled(tmp_path: Path, monkeypatch) -> None:
+    """Else the connection would stay open."""
+    make_authority(tmp_path)
+    tls = issue(tmp_path, "m", "master")
+    worker = RemoteWorker("127.0.0.1:1", name="gpu", tls=tls)
+    monkeypatch.setattr(Endpoint, "connect", lambda *_: pytest.fail("it was dialled"))
+    with pytest.raises(UsageError, match="none cannot be read"):
+        greet(worker, replace(tls, crl=tmp_path / "none"))
 
 
 def test_a_greeting_in_words() -> None:

@@ -49,6 +49,22 @@ def test_one_session_until_it_is_closed(toml: Path) -> None:
     assert second.closed
 
 
+def test_what_is_given_wins_over_the_file(toml: Path) -> None:
+    toml.write_text(TOML + '[tls]\ncert = "c"\nkey = "k"\nca = "a"\n')
+    tls = tempo.TlsFiles("x", "y", "z")
+    with settings(toml, lambda _: None):
+        with tempo.session(workers=["cpu", "cpu"]) as session:
+            assert list(session.report().jobs) == ["cpu-0", "cpu-1"]
+            assert session._config.probes == 3
+        with tempo.session(config=tempo.Config(min_size=128), tls=tls, probes=2) as session:
+            assert (session._config.probes, session._config.min_size) == (2, 128)
+            assert session._tls is tls
+        with tempo.session() as session:
+            assert (list(session.report().jobs), session._config.probes) == (["cpu-0"], 3)
+            assert session._tls is not None
+            assert Path(session._tls.cert) == toml.parent / "c"
+
+
 def test_the_file_of_the_run_is_used_wherever_the_script_goes(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

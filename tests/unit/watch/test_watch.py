@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import tempo
 from tempo.errors import UnsupportedError, UsageError
+from tempo.trust.ledger import Kind, Ledger, Signer, read_verified
 from tempo.watch import WatchSettings
 from tempo.watch.bar import words
 
@@ -120,6 +122,39 @@ def test_scalars_are_what_a_step_added(tmp_path: Path) -> None:
         events.Tags()["scalars"]
     )
     assert all(each.value > 0 for each in events.Scalars("tempo/seconds"))
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("a bug")])
+def test_whatever_fails_at_the_end_workers_stop_and_what_must_be_said_is(
+    error: Exception, tmp_path: Path, caplog, monkeypatch
+) -> None:
+    writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer").EventFileWriter
+    close = writer.close
+
+    def fails(self) -> None:
+        close(self)
+        raise error
+
+    monkeypatch.setattr(writer, "close", fails)
+    caplog.set_level(logging.WARNING, "tempo")
+    heard: list[object] = []
+    signer = Signer.generate("example.org/run")
+    with Ledger.create(tmp_path / "audit", signer) as ledger:
+        session = tempo.Session("local:1", ledger=ledger)
+        session.at_close(heard.append)
+        session.watch(tensorboard=tmp_path / "board")
+        train(*parts(session), 1)
+        if isinstance(error, OSError):
+            session.close()
+            (record,) = caplog.records
+            assert record.getMessage().startswith("watch_ended: scalars tells no more: [Errno 28]")
+        else:
+            with pytest.raises(RuntimeError, match="a bug"):
+                session.close()
+    assert len(heard) == 1
+    assert multiprocessing.active_children() == []
+    assert read_verified(tmp_path / "audit", signer.verifier).entries[-1].kind == Kind.SESSION_CLOSED
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path: Path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -97,6 +98,56 @@ def test_a_list_only_grows(pki):
     assert set(one) & set(two.added) == set()
     assert revoke(folder).serials == two.serials
     assert revoke(folder, ["m"]).added == ()
+
+
+def test_two_that_revoke_at_once_both_do(pki, monkeypatch):
+    """The first is held between reading the list and writing it until the second has had its chance."""
+    folder, write, second = folder_of(pki), revocation.write_file, []
+
+    def slow(*arguments, **options):
+        if not second:
+            second.append(threading.Thread(target=revoke, args=(folder, ["gpu-b"])))
+            second[0].start()
+            second[0].join(0.5)
+            assert second[0].is_alive(), "it waits"
+        write(*arguments, **options)
+
+    monkeypatch.setattr(revocation, "write_file", slow)
+    one = revoke(folder, ["m"])
+    second[0].join(20)
+    both = revoke(folder).serials
+    assert len(both) == 2
+    assert set(one.serials) < set(both)
+
+
+def test_a_list_that_is_gone_is_not_begun_from_nothing(pki, tmp_path):
+    folder = folder_of(pki)
+    empty = (folder / revocation.CRL).read_bytes()
+    assert not (folder / revocation.REVOKED).read_bytes(), "a list with nobody on it may be made anew"
+    (folder / revocation.CRL).unlink()
+    first = revoke(folder, ["m"])
+    (folder / revocation.CRL).unlink()
+    for names in ([], ["gpu-b"]):
+        with pytest.raises(UsageError, match=r"ca\.crl is gone, and .*ca\.revoked knows of 1 revoked"):
+            revoke(folder, names)
+    assert not (folder / revocation.CRL).exists()
+    (folder / revocation.CRL).write_bytes(empty)  # an older copy
+    mended = revoke(folder)
+    assert mended.added == mended.serials == first.serials
+    (folder / revocation.REVOKED).write_text("{}\n")
+    with pytest.raises(UsageError, match=r"ca\.revoked is damaged"):
+        revoke(folder)
+
+
+def test_a_list_from_before_the_record_is_put_on_record(pki):
+    folder = folder_of(pki)
+    revoke(folder, ["m"])
+    (folder / revocation.REVOKED).unlink()
+    revoke(folder)
+    assert os.stat(folder / revocation.REVOKED).st_mode & 0o077 == 0
+    (folder / revocation.CRL).unlink()
+    with pytest.raises(UsageError, match="is gone"):
+        revoke(folder)
 
 
 def test_by_serial_number(pki):

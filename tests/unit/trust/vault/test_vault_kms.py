@@ -5,6 +5,7 @@ Not marked `security`: without botocore these tests skip, and docs/vault.md says
 
 import base64
 import json
+import logging
 
 import pytest
 from kms_service import ARN, KmsService
@@ -118,6 +119,23 @@ def test_no_service_and_no_credentials(service, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example.org")
     with pytest.raises(UsageError, match="https alone"):
         KmsRoot.open(tmp_path / "r", KEY)
+
+
+def test_botocore_logs_no_root_key_at_any_level(service, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    loud = [logging.getLogger(name) for name in ("botocore", "botocore.endpoint", "botocore.parsers")]
+    for logger in loud:
+        caplog.set_level(logging.DEBUG, logger.name)
+    KmsRoot.create(tmp_path / "r", KEY)
+    KmsRoot.open(tmp_path / "r", KEY)
+    assert "botocore" in caplog.text, "the capture works"
+    root = base64.b64decode(service.asked[0][1]["Plaintext"])
+    for form in (root.hex(), base64.b64encode(root).decode(), repr(root), repr(root)[2:-1]):
+        assert form not in caplog.text
+    for logger in loud:
+        assert logger.filters == [], "as it was"
+        logger.debug("heard again")
+    assert caplog.text.count("heard again") == len(loud)
 
 
 def test_the_command_line(service, tmp_path, capsys):

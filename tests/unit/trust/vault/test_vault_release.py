@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from tempo.trust.ledger import Kind
 from tempo.trust.sealed import DataKey
 from tempo.trust.vault import KeyRefused, Rate, fetch
 from tempo.trust.vault.exchange import Exchange
-from tempo.wire import TlsRefused, Why
+from tempo.wire import Endpoint, TlsRefused, Why
 
 pytestmark = pytest.mark.security
 
@@ -235,3 +236,10 @@ def test_who_has_an_answer_finds_its_place_free(scene, monkeypatch):
             assert fetch(where, scene.pki["trainer"], machine(), "photos").name == scene.key.name
         refused("evidence", where, scene.pki["trainer"], machine(OTHER), "photos")
         assert fetch(where, scene.pki["trainer"], machine(), "photos").name == scene.key.name
+
+
+def test_files_at_fault_are_said_before_the_vault_is_dialled(pki, tmp_path, monkeypatch):
+    """Else the connection would stay open."""
+    monkeypatch.setattr(Endpoint, "connect", lambda *_: pytest.fail("it was dialled"))
+    with pytest.raises(UsageError, match="none cannot be read"):
+        fetch("127.0.0.1:1", replace(pki["trainer"], crl=tmp_path / "none"), machine(), "photos")

@@ -151,6 +151,26 @@ def test_to_the_owner(store, tmp_path):
     assert entries(tmp_path / "vault", Kind.KEY_CHANGED)[-1].fields["to_recipient"] is True
 
 
+def test_the_log_has_it_before_the_file_is_there(store, tmp_path, monkeypatch):
+    key, owner = DataKey.generate(), OwnerKey.generate()
+    store.add("photos", key)
+    path, out = sealed_file(tmp_path / "a.tempo", key), tmp_path / "b.tempo"
+    note, there = Store.note, []
+
+    def fails(self, *arguments, **fields):
+        note(self, *arguments, **fields)
+        there.append(out.exists())
+        raise OutsideError("the log is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "note", fails)
+        with pytest.raises(OutsideError, match="full"):
+            reseal_in(store, path, out, owner.recipient, ignore)
+    assert there == [False]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.tempo", "vault"], "nothing is left of it"
+    assert entries(tmp_path / "vault", Kind.KEY_CHANGED)[-1].fields["action"] == "resealed"
+
+
 def test_what_is_not_resealed(store, tmp_path):
     old = DataKey.generate()
     store.add("photos", old)
