@@ -185,6 +185,7 @@ def plan(
         model=model,
         plan=made,
         scheme=scheme.value,
+        inference=inference,
         leakage_class=worst(code for row in made.rows for code in row.visible),
         batch=size,
         samples=samples,

@@ -47,7 +47,8 @@ def is_weight(t: Tensor) -> bool:
 def arranged(y: Tensor, x: Tensor, w: Tensor) -> Tensor:
     """A convolution's result in the memory format of PyTorch's: channels last if the image or the weight is.
     Dropout draws in the order of memory: only then does the same seed give the same mask."""
-    return y.contiguous(memory_format=torch.channels_last) if _last(x) or _last(w) else y
+    last = y.ndim == 4 and (_last(x) or _last(w))  # a single image has no such format
+    return y.contiguous(memory_format=torch.channels_last) if last else y
 
 
 def _last(t: Tensor) -> bool:

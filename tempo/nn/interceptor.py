@@ -199,7 +199,8 @@ def _grouped(
     if offload.kept_here or offs is None or not grouped(mat_a, mat_b, offs, bias, out_dtype):
         kwargs = {"offs": offs, "bias": bias, "out_dtype": out_dtype}
         return offload.keep("grouped_mm", offload.kept_here or "not lowered", func, (mat_a, mat_b), kwargs)
-    return grouped_mm(offload.matmul, mat_a, mat_b, offs)
+    with torch.autocast("cpu", enabled=False):  # which leaves PyTorch's own function alone
+        return grouped_mm(offload.matmul, mat_a, mat_b, offs)
 
 
 def _conv_transposed(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tempo.errors import UnsupportedError, UsageError
+from tempo.nn.classifier import classifier, has_matrix
 from tempo.nn.consent import Consent
 from tempo.nn.interceptor import Interceptor
 from tempo.nn.placement import NEVER, PLACES
@@ -56,25 +57,24 @@ def protect(
     for name, module in names.items():
         if name not in reasons:
             _validate(name, module)
-    last = _classifier(names)
+    last = classifier(names)
     if last is not None and last not in offloaded:
         for name in names:
             if _inside(name, last):
                 reasons.setdefault(name, _CLASSIFIER)
+    nowhere = [name for name, where in places.items() if where == "never"]
     if consent is not None:
-        stay = {name for name, where in places.items() if where == "never"} | set(reasons)
-        consent.ask(_sent(names, stay), {_label(name, names[name]) for name in known})
+        consent.ask(_sent(names, {*nowhere, *reasons}), {_label(name, names[name]) for name in known})
     sent = {id(p) for name in offloaded for p in names[name].parameters()}
     embeddings = [m for m in names.values() if isinstance(m, nn.Embedding) and id(m.weight) not in sent]
-    never = [(names[name], NEVER) for name, where in places.items() if where == "never"]
     parameters = KeptParameters(
         [(names[name], why) for name, why in reasons.items()]
         + [(m, _VOCABULARY) for m in embeddings]
-        + never,
+        + [(names[name], NEVER) for name in nowhere],
         [names[name] for name in known],
         [
             (names[name.rpartition(".")[0]], name.rpartition(".")[2], why)
-            for name, why in reasons.items()
+            for name, why in [*reasons.items(), *((name, NEVER) for name in nowhere)]
             if name
         ],
     )
@@ -100,12 +100,7 @@ def _label(name: str, module: nn.Module) -> str:
 
 def _sent(names: Mapping[str, nn.Module], stay: Container[str]) -> list[str]:
     """Labels of modules with a weight matrix that may leave the TEE."""
-    found = []
-    for name, module in names.items():
-        matrix = any(p.ndim >= 2 for p in module.parameters(recurse=False))
-        if matrix and name not in stay and not isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            found.append(_label(name, module))
-    return found
+    return [_label(name, m) for name, m in names.items() if name not in stay and has_matrix(m)]
 
 
 def _matching(names: Iterable[str], patterns: Iterable[str], option: str) -> set[str]:
@@ -181,21 +176,3 @@ def _validate(name: str, module: nn.Module) -> None:
                 f"float32 and float64",
                 "model.float(), with torch.autocast for lower precision, or keep=[...] for this module",
             )
-
-
-def _classifier(names: dict[str, nn.Module]) -> str | None:
-    """The last layer with a weight matrix, in order of registration, if there is more than one: the
-    sign of its gradient is the label. With what it is wrapped in, such as an adapter beside it."""
-    weighted = [
-        name
-        for name, module in names.items()
-        if isinstance(weight := getattr(module, "weight", None), nn.Parameter)
-        and weight.ndim >= 2
-        and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    ]
-    if len(weighted) < 2:
-        return None
-    last = weighted[-1]
-    # A wrapper answers for a weight that is not its own.
-    wrappers = [n for n in weighted if _within(last, n) and "weight" not in names[n]._parameters]
-    return wrappers[0] if wrappers else last

@@ -8,7 +8,6 @@ to know lies in the module's __dict__ by the function that asks for it, and is c
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable
 from functools import update_wrapper
 from types import MethodType
@@ -39,7 +38,8 @@ class KeptParameters:
         hang, as parent, attribute and reason: what is put there later, such as an adapter around the module,
         is kept with all it holds."""
         self._kept = kept
-        self._places = [(weakref.ref(parent), attribute, why) for parent, attribute, why in places]
+        # Parents themselves: a copy of the model holds its own, where a weak reference would stay with ours.
+        self._places = places
         self._public = [
             (module, name, p._version)
             for module in public
@@ -50,7 +50,7 @@ class KeptParameters:
     def reasons(self) -> dict[int, str]:
         """By id of the parameter, as they are now; the first reason counts."""
         same = {id(module) for module, _ in self._kept}
-        there = ((getattr(parent(), attribute, None), why) for parent, attribute, why in self._places)
+        there = ((getattr(parent, attribute, None), why) for parent, attribute, why in self._places)
         there = ((module, why) for module, why in there if id(module) not in same)
         now = {
             id(p): why for module, why in there if isinstance(module, nn.Module) for p in module.parameters()

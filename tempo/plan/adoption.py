@@ -16,6 +16,7 @@ from math import ceil
 from typing import Any, Final, final
 
 from tempo.plan.breakeven import Even
+from tempo.plan.command import measuring
 from tempo.plan.measure import Comparison
 from tempo.plan.money import Option
 from tempo.plan.plan import Plan
@@ -58,6 +59,7 @@ class Facts:
     model: str
     plan: Plan
     scheme: str
+    inference: bool
     leakage_class: str
     batch: int
     samples: int | None
@@ -115,7 +117,7 @@ def _speed(f: Facts) -> Criterion:
         "limit_seconds": MARGIN * predicted,
         "margin_share": MARGIN - 1,
     }
-    command = f"tempo plan {f.model} --batch {f.batch} --measure"
+    command = measuring(f.model, batch=f.batch, scheme=f.scheme, inference=f.inference)
     measured = next((c.measured_seconds for c in f.comparisons if c.part == "tempo step"), None)
     if measured is None:
         return Criterion("speed", values, command)

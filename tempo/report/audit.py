@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from tempo.report.sections import Audit, Source
-from tempo.trust.ledger import Checkpoint, VerifierKey, read_verified
+from tempo.trust.ledger import Checkpoint, Entry, Kind, VerifierKey, read_verified
 
 
 def audit_of(folder: Path, key: VerifierKey, since: Checkpoint | None) -> tuple[Audit, Source]:
@@ -24,5 +24,10 @@ def audit_of(folder: Path, key: VerifierKey, since: Checkpoint | None) -> tuple[
         kinds=dict(kinds.most_common()),
         unsigned_bytes=len(found.beyond),
         extends_entries=None if since is None else since.size,
+        closed=[_counts(entry) for entry in found.entries if entry.kind is Kind.SESSION_CLOSED],
     )
     return audit, Source(name=folder.name, what="audit log", sha256=root)
+
+
+def _counts(entry: Entry) -> dict[str, int]:
+    return {name: value for name, value in entry.fields.items() if isinstance(value, int)}

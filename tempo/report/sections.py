@@ -178,6 +178,8 @@ class Audit(Frozen, frozen=True):
     unsigned_bytes: int
     #: Entries of the earlier checkpoint that it extends; null where none was given.
     extends_entries: int | None = None
+    #: Counts of each session that was closed, as entered.
+    closed: list[dict[str, int]] = []
 
 
 @final

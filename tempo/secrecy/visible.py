@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 _CODES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
     {
         "shapes": (
-            "sizes of operands, hence the architecture; timing, the number of steps, what shares a weight",
+            "sizes of operands, hence the architecture, and where they follow the data what they say of it "
+            "(how many tokens each expert got, lengths of packed sequences); timing, the number of steps, "
+            "what shares a weight",
             "keep the layer in the TEE: protect(keep=[...])",
             "shapes",
         ),
         "rows": (
-            "how many rows were sent, hence how many are zero (padding, masks); whether backward was sent at "
-            "all, where the setting repeats keeps some of it here",
+            "how many rows were sent, hence how many are zero (padding, masks), of each expert and each step "
+            "of a sequence by itself; whether backward was sent at all, where the setting repeats keeps some "
+            "of it here",
             "scheme='shares'",
             "shapes",
         ),

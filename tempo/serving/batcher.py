@@ -3,6 +3,12 @@
 Products with few rows stay in the TEE (setting `min_size`), and each product that is sent costs an encoding
 of its weight, however many rows it has: a protected model serves one large batch for little more than a small
 one. While a batch runs, the next one gathers; what waits is bounded.
+
+Rows of a batch share a precision: what is below some 16 eps of the largest row of its product counts as
+zero, and mixing rounds every row by about as much. Bound what clients send, each value to the range of the
+data, before it comes here: one who posts rows of 1e9 would spoil the answers of the others. And a client
+chooses rows of a batch: to a worker it colludes with they are known plaintext. Where clients do not trust
+each other, let a batch hold those of one of them, or use scheme "shares".
 """
 
 from __future__ import annotations

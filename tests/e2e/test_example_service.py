@@ -54,6 +54,13 @@ def test_answers_batches_errors_and_the_end():
             refused = client.post("/classify", content=body)
             assert refused.status_code == 400
             assert "1 to 256 images of 64 numbers" in refused.json()["error"]
+        for value in ("1e9", "-1", "16.5", "NaN", "Infinity", "1" + "0" * 400, "1" + "0" * 9000):
+            body = '{"images": [[' + ", ".join(["0"] * 63 + [value]) + "]]}"
+            refused = client.post("/classify", content=body)
+            assert refused.status_code == 400, value
+            assert "from 0 to 16" in refused.json()["error"]
+        assert client.post("/classify", content=b"[" * 100_000).status_code == 400
+        assert client.post("/classify", content=b" " * ((1 << 20) + 1)).status_code == 413
         assert client.post("/classify", json={"images": images(257)}).status_code == 400
         assert client.get("/classify").status_code == 405
         protected["session"].close()  # as where no worker is left and the master may not compute

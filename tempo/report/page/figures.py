@@ -29,6 +29,11 @@ def percent(share: float | None, digits: int = 1) -> Text:
     return Text.same(f"{shown:.{digits}f} %")
 
 
+def share(value: float | None, digits: int = 2) -> Text:
+    """Per cent with so many digits that count, however small."""
+    return NONE if value is None or not math.isfinite(value) else Text.same(f"{100 * value:.{digits}g} %")
+
+
 def seconds(value: float | None) -> Text:
     if value is None or not math.isfinite(value):
         return NONE

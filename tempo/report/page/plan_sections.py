@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tempo.plan.command import measuring
 from tempo.report.page import charts
 from tempo.report.page import figures as f
 from tempo.report.page.run_secrecy import named
@@ -61,7 +62,7 @@ def prediction(plan: PlanFile) -> Section:
         heads = (ws.PART, w.PREDICTION, w.MEASUREMENT, w.RATIO)
         blocks.append(Table(w.COMPARED, heads, compared, frozenset({1, 2, 3})))
     else:
-        ask = [f"tempo plan {plan.model} --batch {plan.batch} --measure"]
+        ask = [measuring(plan.model, batch=plan.batch, scheme=plan.scheme, inference=plan.inference)]
         blocks.append(Missing(common.NOT_MEASURED, common.WOULD_MEASURE, ask))
     return Section("time", w.TIME, blocks)
 

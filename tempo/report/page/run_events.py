@@ -72,7 +72,7 @@ def _promises(run: Run) -> list[Block]:
         return [Heading(w.PROMISES), Para(w.EXACT)] if run.session.scheme == "shares" else []
     rows: list[list[Cell]] = []
     for each in found:
-        said = w.PROMISE.of(size=f.percent(each.of_row, 3), miss=f"{each.miss:.0e}")
+        said = w.PROMISE.of(size=f.share(each.of_row), miss=f"{each.miss:.0e}")
         rows.append([each.op, f"{each.dtype} ({each.arithmetic})", str(each.probes), said])
     heads = (common.OPERATION, w.ARITHMETIC, w.PROBES, w.PROMISES)
     return [Heading(w.PROMISES), Table(w.PROMISES, heads, rows, frozenset({2}))]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tempo.report.page import figures as f
 from tempo.report.page.run_events import accuracy, events
 from tempo.report.page.run_secrecy import protected, saw
 from tempo.report.page.run_time import cost, speed, time
-from tempo.report.page.run_verdict import key_figures, summary, tone, worst_rows
+from tempo.report.page.run_verdict import in_log, key_figures, summary, tone, worst_rows
 from tempo.report.page.shared import origin
 from tempo.report.page.text import Text, joined
 from tempo.report.page.view import Block, Cell, Code, Heading, Items, Missing, Page, Para, Section, Table
@@ -74,6 +75,8 @@ def trust(run: Run) -> Section:
     blocks += [
         Para(lead),
         Para(extends),
+        Para(w.AUDIT_TIED) if in_log(run) else Para(w.AUDIT_UNTIED, "warn"),
+        *([Para(w.AUDIT_UNSIGNED.of(n=f.size(log.unsigned_bytes)), "warn")] if log.unsigned_bytes else []),
         Table(w.AUDIT, (w.KIND, w.ENTRIES), kinds, frozenset({1}), slim=True),
         Table(w.AUDIT_ROOT, (common.NAME, common.FIGURE), root, slim=True),
     ]
@@ -89,8 +92,12 @@ def unverified(run: Run) -> Section:
         said.append(gaps.ATTESTATION)
     elif any(each.simulated for each in run.attestations):
         said.append(gaps.SIMULATED)
+    if run.attestations:
+        said.append(gaps.ATTESTATION_TIED)
     if run.audit is None:
         said.append(gaps.AUDIT)
+    elif not in_log(run):
+        said.append(gaps.AUDIT_TIED)
     if run.attacks is None:
         said.append(gaps.ATTACKS)
     elif all(row.shipped for row in run.attacks.rows):

@@ -55,13 +55,14 @@ def protected(run: Run) -> Section:
 
 
 def _placement(run: Run) -> Table:
-    """Layers that are alike in operation, shape, place and reason are one row."""
-    alike: dict[tuple[str, str, bool, str], list[Placed]] = {}
+    """Layers that are alike in operation, shape, place, reason and what is seen of them are one row."""
+    alike: dict[tuple[str, str, bool, str, tuple[str, ...]], list[Placed]] = {}
     for row in run.session.rows:
-        alike.setdefault((row.operation, row.shape, row.offloaded, row.reason), []).append(row)
+        key = (row.operation, row.shape, row.offloaded, row.reason, tuple(row.visible))
+        alike.setdefault(key, []).append(row)
     total = run.session.flops or 1
     rows: list[list[Cell]] = []
-    for (operation, shape, sent, reason), several in alike.items():
+    for (operation, shape, sent, reason, seen), several in alike.items():
         place = Badge(common.AT_WORKERS, "care") if sent else Badge(common.IN_TEE, "good")
         rows.append(
             [
@@ -71,7 +72,7 @@ def _placement(run: Run) -> Table:
                 place,
                 codes.reason(reason) if reason else "",
                 f.percent(sum(row.flops for row in several) / total),
-                class_of(several[0].visible),
+                class_of(seen),
             ]
         )
     heads = (

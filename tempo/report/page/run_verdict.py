@@ -17,6 +17,8 @@ from tempo.report.sections import AttackRow
 
 #: From worst to best: of several operands of an attack the worst counts.
 WORST: Final = ("broken", "leaks", "undecided", "visible", "holds", "skipped")
+#: Of a session at its end, in its file and in the log.
+COUNTS: Final = ("checks", "checks_failed", "bytes_sent", "bytes_received")
 _COUNTED: Final = {
     "broken": w.N_BROKEN,
     "leaks": w.N_LEAKS,
@@ -26,14 +28,25 @@ _COUNTED: Final = {
 }
 
 
+def own_rows(run: Run) -> list[AttackRow]:
+    """All rows under the run's own scheme."""
+    rows = [] if run.attacks is None else run.attacks.rows
+    return [row for row in rows if row.scheme.partition(":")[0] == run.session.scheme]
+
+
+def in_log(run: Run) -> bool:
+    """Whether a session closed in the audit log with this run's own counts: that ties the log to the run."""
+    s = run.session
+    counts = {name: getattr(s, name) for name in COUNTS}
+    return run.audit is not None and any(
+        {name: each.get(name) for name in COUNTS} == counts for each in run.audit.closed
+    )
+
+
 def worst_rows(run: Run) -> list[AttackRow]:
     """The worst row of each attack under the run's own scheme, worst verdicts first."""
-    if run.attacks is None:
-        return []
     best: dict[str, AttackRow] = {}
-    for row in run.attacks.rows:
-        if row.scheme.partition(":")[0] != run.session.scheme:
-            continue
+    for row in own_rows(run):
         if row.attack not in best or _rank(row) < _rank(best[row.attack]):
             best[row.attack] = row
     return sorted(best.values(), key=_rank)
@@ -58,9 +71,11 @@ def tone(run: Run) -> str:
         return "bad"
     if any(not each.accepted for each in run.attestations):
         return "bad"
-    trusted = (
-        bool(run.attestations) and not any(a.simulated for a in run.attestations) and run.audit is not None
-    )
+    # On reference runs some attacks break mixing, which is why it is never good; on one's own it is news.
+    if any(row.verdict == "broken" and not row.shipped for row in own_rows(run)):
+        return "bad"
+    attested = bool(run.attestations) and not any(a.simulated for a in run.attestations)
+    trusted = attested and in_log(run)
     found = verdicts(run)
     clean = not (found.get("broken") or found.get("leaks") or s.checks_failed)
     return "good" if trusted and clean and s.scheme == "shares" else "care"
@@ -132,8 +147,10 @@ def _sent(run: Run) -> Text:
     s = run.session
     if not s.offloaded_flops:
         return w.NOTHING_SENT
-    words = w.SENT_CLEAR if s.scheme == "unsafe_none" else w.SENT
-    workers = len(s.jobs) or len({e.worker for e in s.events})
+    words = w.SENT_PUBLIC if "known-weights" in s.codes else w.SENT
+    if s.scheme == "unsafe_none":
+        words = w.SENT_CLEAR
+    workers = sum(answered > 0 for answered in s.jobs.values())
     return words.of(share=f.percent(s.offloaded_flops / s.flops), workers=str(workers) if workers else f.NONE)
 
 

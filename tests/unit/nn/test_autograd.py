@@ -847,3 +847,16 @@ def test_channels_last_stays_channels_last(layer):
         assert any(row.offloaded for row in session.report().rows)
     assert got.stride() == want.stride()
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [torch.contiguous_format, torch.channels_last])
+def test_one_image_without_a_batch(weights):
+    """(C,H,W): channels last is a format of four axes, and the weight alone has it."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 64, 3, dtype=torch.float64).to(memory_format=weights)
+    x = torch.randn(64, 12, 12, dtype=torch.float64)
+    want = layer(x).detach()
+    with Session("cpu", unsafe_small=True, repeats=1.0) as session:
+        got = session.protect(layer)(x).detach()
+        assert [row.offloaded for row in session.report().rows] == [True]
+    torch.testing.assert_close(got, want)

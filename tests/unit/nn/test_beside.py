@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,6 +74,27 @@ def test_adapters_that_are_put_around_it_after_protecting_stay_too(session):
     rows = {(row.module, row.reason): row.calls for row in session.report().rows}
     # The factors are no modules that protect met: they run in the name of what is around them.
     assert rows == {("0", ""): 1, ("Sequential", ""): 2, ("2", LAST): 1, ("Sequential", LAST): 2}
+
+
+@pytest.mark.security
+def test_adapters_around_the_copy_of_a_last_layer_stay_too(session):
+    """Attack: labels, from a copy that asks the original what hangs in the place of its last layer."""
+    net = session.protect(nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)))
+    other = copy.deepcopy(net)
+    other[2] = Adapted(other[2])
+    other(torch.randn(96, 64)).square().sum().backward()
+    rows = {(row.module, row.reason): row.calls for row in session.report().rows}
+    assert rows == {("0", ""): 1, ("2", LAST): 1, ("Sequential", LAST): 2}
+
+
+@pytest.mark.security
+def test_adapters_around_a_layer_that_is_never_sent_stay_too(session):
+    net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Linear(64, 64))
+    session.protect(net, place={"0": "never"})
+    net[0] = Adapted(net[0])
+    net(torch.randn(96, 64)).square().sum().backward()
+    rows = {(row.module, row.offloaded): row.calls for row in session.report().rows}
+    assert rows == {("0", False): 1, ("Sequential", False): 2, ("2", True): 1, ("3", False): 1}
 
 
 def test_it_can_be_sent_on_purpose(session):

@@ -74,3 +74,16 @@ def test_nobodys_rows_alone():
     model, x, offs = Experts(False, torch._grouped_mm), torch.randn(12, 16), torch.zeros(4, dtype=torch.int32)
     with Session("cpu", min_size=0, unsafe_small=True) as session:
         assert session.protect(model)(x, offs).shape == (12, 24)
+
+
+@pytest.mark.parametrize("function", [torch._grouped_mm, nn.functional.grouped_mm])
+def test_autocast_leaves_grouped_products_alone(function):
+    torch.manual_seed(0)
+    plain, x = Experts(False, function), torch.randn(12, 16)
+    offs = torch.tensor(OFFS["all"], dtype=torch.int32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        want = plain(x, offs).detach()
+        with Session("cpu", min_size=0, unsafe_small=True, repeats=1.0) as session:
+            got = session.protect(plain)(x, offs).detach()
+    assert got.dtype == want.dtype == torch.float32
+    assert float((got - want).norm()) <= GROWTH * 2**-24 * float(want.norm())

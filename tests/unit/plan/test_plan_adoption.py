@@ -89,6 +89,7 @@ def facts(**changes):
         "model": "m",
         "plan": plan,
         "scheme": "mixing",
+        "inference": False,
         "leakage_class": "invariants",
         "batch": 10,
         "samples": STEPS * 10,
@@ -122,6 +123,18 @@ def test_limits_are_the_users_own_figures():
     assert found["leakage"].values["leakage_class"] == "invariants"
     # 300 trials without a miss: at 1 % each, a miss would have shown with 95 %.
     assert 0.04 < (1 - found["lies"].values["missed_share"]) ** found["lies"].values["lies_count"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("scheme", "inference", "command"),
+    [
+        ("mixing", False, "tempo plan m --batch 10 --scheme mixing --measure"),
+        ("monomial", True, "tempo plan m --batch 10 --scheme monomial --inference --measure"),
+        ("shares", False, "session.report()"),  # --measure refuses it
+    ],
+)
+def test_the_command_measures_what_was_planned(scheme, inference, command):
+    assert criteria(scheme=scheme, inference=inference)["speed"].command == command
 
 
 def test_what_the_plan_can_tell_is_told():

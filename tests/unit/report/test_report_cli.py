@@ -27,7 +27,7 @@ def test_a_folder_becomes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
         **dict.fromkeys(("session", "training", "timeline", "attacks", "speed", "cost", "attestation"), True),
         "audit": False,
     }
-    assert fields["verdict"]["tone"] == "care"
+    assert fields["verdict"]["tone"] == "bad"  # one of its own attacks broke the scheme
     assert "Written" in printed.err
     assert '<html lang="ja">' in out.read_text()
     assert cli.run(["report", str(saved), "--out", str(out)]) == 0
@@ -48,11 +48,18 @@ def test_the_log_is_verified_first(tmp_path: Path, capsys: pytest.CaptureFixture
         ledger.append(Kind.SESSION_OPENED, version="0", scheme="mixing", workers=["w"])
     run, out = samples.written(tmp_path, "demo.json", samples.demo()), tmp_path / "page.html"
     (tmp_path / "log.pub").write_text(str(signer.verifier))
+    run_counts = samples.session()
     given = ["--log", str(tmp_path / "log"), "--key", str(tmp_path / "log.pub")]
     assert cli.run(["report", str(run), "--out", str(out), *given]) == 0
     text = out.read_text()
     assert "2 entries of example.org/x" in text
     assert "session_opened" in text
+    assert "nothing ties the log to it" in text
+    counts = {name: run_counts[name] for name in ("checks", "checks_failed", "bytes_sent", "bytes_received")}
+    with Ledger.open(tmp_path / "log", signer) as ledger:
+        ledger.append(Kind.SESSION_CLOSED, **counts, retries=4)
+    assert cli.run(["report", str(run), "--out", str(out), *given]) == 0
+    assert "closed with the checks and bytes of this run" in out.read_text()
     entries = tmp_path / "log" / "entries.jsonl"
     entries.write_text(entries.read_text().replace("mixing", "shares"))
     out.unlink()

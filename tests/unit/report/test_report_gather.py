@@ -33,7 +33,7 @@ FIELDS = {
     "law_speedup law_share",
     parts.CostRow: "option epoch_seconds cost currency egress_cost assumptions",
     parts.Attestation: "kind policy accepted simulated detail",
-    parts.Audit: "origin entries first last root kinds unsigned_bytes extends_entries",
+    parts.Audit: "origin entries first last root kinds unsigned_bytes extends_entries closed",
     parts.Source: "name what sha256",
 }
 

@@ -198,6 +198,17 @@ def shares(**changes: Any) -> dict[str, Any]:
     return samples.session(scheme="shares", **{**clean, **changes})
 
 
+def audit_of(run: Run) -> Audit:
+    """Of a log in which the run's session was closed."""
+    names = ("checks", "checks_failed", "bytes_sent", "bytes_received")
+    counts = {name: getattr(run.session, name) for name in names}
+    return msgspec.structs.replace(AUDIT, closed=[counts])
+
+
+def words_of(run: Run) -> str:
+    return " ".join("".join(Reader(render(run_page(run))).text).split())
+
+
 def test_good_is_proven_attested_and_logged(tmp_path: Path) -> None:
     run = run_of(tmp_path, report=shares())
     found = samples.attack()
@@ -208,11 +219,19 @@ def test_good_is_proven_attested_and_logged(tmp_path: Path) -> None:
         run=tmp_path / "demo.json",
         attack=tmp_path / "attack.json",
         attestation=evidence,
-        audit=(AUDIT, Source(name="l", what="log", sha256="")),
+        audit=(audit_of(run), Source(name="l", what="log", sha256="")),
     )
     good = gather(inputs)
     assert tone(good) == "good"
     assert tone(msgspec.structs.replace(good, audit=None)) == "care"
+    other = msgspec.structs.replace(good.audit, closed=[{**good.audit.closed[0], "checks": 1}])
+    strange = msgspec.structs.replace(good, audit=other)
+    assert tone(strange) == "care"
+    assert "the log may be of another one" in words_of(strange)
+    assert "the log may be of another one" not in words_of(good)
+    assert "12 bytes more" not in words_of(good)
+    torn = msgspec.structs.replace(good.audit, unsigned_bytes=12)
+    assert "12 bytes more, which nobody vouches for" in words_of(msgspec.structs.replace(good, audit=torn))
     simulated = [msgspec.structs.replace(good.attestations[0], simulated=True)]
     assert tone(msgspec.structs.replace(good, attestations=simulated)) == "care"
     refused = [msgspec.structs.replace(good.attestations[0], accepted=False)]
@@ -265,3 +284,54 @@ def test_language_is_one_of_two(tmp_path: Path) -> None:
     assert '<html lang="ja">' in render(page, "ja")
     with pytest.raises(UsageError, match="en or ja"):
         render(page, "fr")
+
+
+def test_an_attack_of_ones_own_that_broke_it_is_bad(tmp_path: Path) -> None:
+    run = gather(Inputs(run=samples.whole_folder(tmp_path)))
+    assert run.attacks is not None
+    assert tone(run) == "bad"
+    shipped = [msgspec.structs.replace(row, shipped=True) for row in run.attacks.rows]
+    attacks_of = msgspec.structs.replace(run.attacks, rows=shipped)
+    assert tone(msgspec.structs.replace(run, attacks=attacks_of)) == "care"
+
+
+def test_public_weights_did_leave_under_shares(tmp_path: Path) -> None:
+    rows = [samples.placed("body", offloaded=True, visible=("shapes",))]
+    assert "plain data, labels and weights did not leave" in words_of(
+        run_of(tmp_path, report=shares(rows=rows))
+    )
+    rows[0]["visible"].append("known-weights")
+    said = words_of(run_of(tmp_path, report=shares(rows=rows)))
+    assert "labels and weights did not leave" not in said
+    assert "but for those declared public" in said
+
+
+def test_workers_that_answered_nothing_do_not_count(tmp_path: Path) -> None:
+    run = run_of(tmp_path, report=samples.session(jobs={"a": 3, "b": 0, "c": 9}))
+    assert "done by 2 workers" in words_of(run)
+
+
+def test_a_fine_promise_is_shown_with_its_digits(tmp_path: Path) -> None:
+    report = samples.session()
+    report["integrity"][0] |= {"of_row": 2.34e-12, "dtype": "float64"}
+    assert "off by 2.3e-10 % of its size" in words_of(run_of(tmp_path, report=report))
+
+
+def test_layers_that_show_other_things_are_rows_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        samples.placed("plain", offloaded=True, visible=("shapes",)),
+        samples.placed("trained", offloaded=True, visible=("shapes", "spectrum")),
+        samples.placed("again", offloaded=True, visible=("shapes",)),
+    ]
+    said = words_of(run_of(tmp_path, report=samples.session(rows=rows)))
+    assert "plain and 1 more" in said
+    assert "trained and" not in said
+
+
+@pytest.mark.parametrize(
+    ("scheme", "command"), [("monomial", "--scheme monomial"), ("shares", "session.report()")]
+)
+def test_a_plans_command_measures_its_own_scheme(scheme: str, command: str) -> None:
+    plan = plan_of(scheme=scheme, measured=[])
+    words = " ".join("".join(Reader(render(plan_page(plan))).text).split())
+    assert command in words

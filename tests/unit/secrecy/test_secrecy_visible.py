@@ -93,3 +93,10 @@ def test_every_code_is_explained():
         )
     )
     assert used == set(CODES)
+
+
+def test_sizes_that_follow_the_data_are_named():
+    """Under shares too, whose one code is `shapes`."""
+    assert "tokens each expert got" in meaning("shapes")
+    assert "packed sequences" in meaning("shapes")
+    assert "each expert" in meaning("rows")

@@ -29,8 +29,8 @@ CLASS_MEANS: Final = {
 }
 #: Code: what is seen, what takes it away, in Japanese; English stands in tempo/secrecy/visible.py.
 VISIBLE_JA: Final = {
-    "shapes": ("テンソルの大きさ（モデルの構造）、処理時刻、ステップ数、同じ重みを使う演算", "その層を TEE に残す：protect(keep=[...])"),
-    "rows": ("送信した行数（ゼロ行の数が分かる）。設定 repeats により逆伝播を送らなかった場合はその事実", "scheme='shares'"),
+    "shapes": ("テンソルの大きさ（モデルの構造。大きさがデータで決まる場合は、各エキスパートに割り当てられたトークン数や系列長の分布）、処理時刻、ステップ数、同じ重みを使う演算", "その層を TEE に残す：protect(keep=[...])"),
+    "rows": ("送信した行数（ゼロ行の数が分かる。エキスパートおよび系列の各時点ごと）。設定 repeats により逆伝播を送らなかった場合はその事実", "scheme='shares'"),
     "evenness": ("各 X と dY について、行の大きさに 30 倍を超える差があるか（該当時は float32 で送信）", "wire='fp32' かつ arithmetic='fp32'"),
     "norms": ("値の絶対的な大きさ（数 % の誤差で）。重みや勾配の増減が分かる", "gain=16"),
     "block-norms": ("行および特徴のブロック間の相対的な大きさ（係数のばらつきの範囲で）", "scheme='shares'"),

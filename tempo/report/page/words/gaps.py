@@ -22,6 +22,15 @@ AUDIT: Final = Text(
     "No audit log was verified: the events below are the session's own account.",
     "監査ログは検証していません。事象の記載はセッション自身の記録に基づきます。",
 )
+AUDIT_TIED: Final = Text(
+    "No session in the audit log closed with the counts of this run: the log may be of another one.",
+    "監査ログには、本実行と検査件数・通信量が一致するセッションの終了記録がありません。別の実行のログである可能性があります。",
+)
+ATTESTATION_TIED: Final = Text(
+    "Evidence of the TEE names no run: that it is of the machine of this one, and of that time, is not shown here.",
+    "TEE の証拠には実行を特定する情報がありません。本実行のマシンおよび時点のものであることは、本レポートでは確認して"
+    "いません。",
+)
 ATTACKS: Final = Text("No attack was measured under this scheme.", "この方式に対する攻撃は測定していません。")
 SHIPPED: Final = Text(
     "Attacks were not measured on this model and this data, but on the reference runs of the release.",

@@ -10,7 +10,7 @@ from tempo.report.page.text import Text
 
 TONES: Final = {
     "good": Text("Protected as promised", "所定の保護が維持されました"),
-    "care": Text("Protected, with limits to know", "保護は機能しましたが、留意点があります"),
+    "care": Text("Protected, with limits to know", "保護を適用しましたが、留意すべき限界があります"),
     "bad": Text("Do not rely on this run", "この実行結果には依拠できません"),
 }
 SENT: Final = Text(
@@ -18,6 +18,13 @@ SENT: Final = Text(
     "plain data, labels and weights did not leave the trusted machine.",
     "この実行の線形演算のうち {share} を、信頼を前提としないワーカー {workers} 台が処理しました。鍵と、平文の"
     "データ、ラベル、モデルは、信頼するマシンの外に出ていません。",
+)
+SENT_PUBLIC: Final = Text(
+    "{share} of the linear arithmetic of this run was done by {workers} workers that nobody has to trust; keys, "
+    "plain data and labels did not leave the trusted machine, nor weights but for those declared public, which were "
+    "sent in the clear.",
+    "この実行の線形演算のうち {share} を、信頼を前提としないワーカー {workers} 台が処理しました。鍵と、平文の"
+    "データ、ラベルは、信頼するマシンの外に出ていません。モデルの重みは、公開と宣言されたものだけを平文で送信しました。",
 )
 SENT_CLEAR: Final = Text(
     "{share} of the linear arithmetic was sent to {workers} workers in the clear: nothing was hidden from them.",
@@ -61,10 +68,12 @@ PAPERS_MASK: Final = Text(
     "使用できません。",
 )
 PROVEN: Final = Text(
-    "What each owner of workers saw is independent of the data, which is proven, as long as no two of the owners "
-    "pool what they were sent.",
-    "各事業者が受け取った数値は元のデータと統計的に独立であることが証明されています。ただし、事業者どうしが結託"
-    "しないことが前提です。",
+    "What each owner of workers saw is independent of the data given the sizes, which is proven, as long as no two "
+    "of the owners pool what they were sent. Sizes that follow the data are seen: tokens of each expert, lengths of "
+    "packed sequences.",
+    "各事業者が受け取った数値は、その大きさ（件数や長さ）を所与とすれば元のデータと統計的に独立であることが証明されて"
+    "います。ただし、事業者どうしが結託しないことが前提です。また、各エキスパートのトークン数や系列長など、データで"
+    "決まる大きさは見えます。",
 )
 ONE_OWNER: Final = Text(
     "But all workers had one owner in this run (unsafe_one_owner), who could see everything.",

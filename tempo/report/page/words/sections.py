@@ -217,6 +217,18 @@ AUDIT_ALONE: Final = Text(
     "Whether the log was taken back to an older state cannot be told without an earlier checkpoint (--since).",
     "過去の状態に巻き戻されていないことは、以前のチェックポイント（--since）がないと確認できません。",
 )
+AUDIT_TIED: Final = Text(
+    "A session in it closed with the checks and bytes of this run.",
+    "本実行と検査件数・通信量が一致するセッションの終了記録があります。",
+)
+AUDIT_UNTIED: Final = Text(
+    "No session in it closed with the checks and bytes of this run: nothing ties the log to it.",
+    "本実行と検査件数・通信量が一致するセッションの終了記録がなく、このログが本実行のものであることを確認できません。",
+)
+AUDIT_UNSIGNED: Final = Text(
+    "Beyond what is signed the log holds {n} more, which nobody vouches for: a crash, or something added.",
+    "署名された範囲の後に {n} の未署名データがあります。異常終了または追記の可能性があり、内容は保証されません。",
+)
 AUDIT_ROOT: Final = Text("Root", "ルートハッシュ")
 KIND: Final = Text("Kind of entry", "記録の種類")
 ENTRIES: Final = Text("Entries", "件数")
