@@ -57,6 +57,10 @@ def _rank(row: AttackRow) -> tuple[int, float]:
     return at, -((row.score or 0.0) - (row.chance or 0.0))
 
 
+#: References of `tempo attack` that are the user's: a script, a recording.
+_OWN: Final = ("script", "transcript")
+
+
 def verdicts(run: Run) -> Mapping[str, int]:
     return Counter(row.verdict for row in worst_rows(run))
 
@@ -72,7 +76,8 @@ def tone(run: Run) -> str:
     if any(not each.accepted for each in run.attestations):
         return "bad"
     # On reference runs some attacks break mixing, which is why it is never good; on one's own it is news.
-    if any(row.verdict == "broken" and not row.shipped for row in own_rows(run)):
+    own = (row for row in own_rows(run) if row.reference in _OWN)
+    if any(row.verdict == "broken" and not row.shipped for row in own):
         return "bad"
     attested = bool(run.attestations) and not any(a.simulated for a in run.attestations)
     trusted = attested and in_log(run)

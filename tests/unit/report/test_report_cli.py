@@ -27,7 +27,7 @@ def test_a_folder_becomes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
         **dict.fromkeys(("session", "training", "timeline", "attacks", "speed", "cost", "attestation"), True),
         "audit": False,
     }
-    assert fields["verdict"]["tone"] == "bad"  # one of its own attacks broke the scheme
+    assert fields["verdict"]["tone"] == "care"
     assert "Written" in printed.err
     assert '<html lang="ja">' in out.read_text()
     assert cli.run(["report", str(saved), "--out", str(out)]) == 0
