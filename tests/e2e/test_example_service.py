@@ -63,6 +63,8 @@ def test_answers_batches_errors_and_the_end():
         assert client.post("/classify", content=b" " * ((1 << 20) + 1)).status_code == 413
         assert client.post("/classify", json={"images": images(257)}).status_code == 400
         assert client.get("/classify").status_code == 405
+        # Those above ran in batches of whatever size the moment gave; this one is large enough to be sent.
+        assert client.post("/classify", json={"images": images(128)}).status_code == 200
         protected["session"].close()  # as where no worker is left and the master may not compute
         failed = client.post("/classify", json={"images": images(64)})
         assert failed.status_code == 500

@@ -18,7 +18,8 @@ def test_a_drawing_is_what_its_code_draws(name):
 
 
 def test_no_drawing_is_left_over():
-    assert {path.stem for path in FOLDER.glob("*.svg")} == set(DRAWINGS)
+    recorded = {"demo"}  # of a real run: docs/drawings/record.py
+    assert {path.stem for path in FOLDER.glob("*.svg")} - recorded == set(DRAWINGS)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
