@@ -18,9 +18,8 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from tempo.errors import ProtocolError
 from tempo.masters.secret import PUBLIC_BYTES
-from tempo.wire.messages import Message
+from tempo.wire.messages import Message, decode_as
 
 VERSION: Final = 1
 NONCE_BYTES: Final = 32
@@ -77,8 +76,4 @@ def context(run: str, size: int, prover: int, verifier: int) -> bytes:
 
 def decode(header: bytes | bytearray) -> Words:
     """Raises ProtocolError."""
-    try:
-        return _decoder.decode(header)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # The decoder's own words may quote the peer: they go nowhere.
-        raise ProtocolError("a message is none of the masters' protocol") from None
+    return decode_as(_decoder, header, "a message is none of the masters' protocol")

@@ -24,7 +24,7 @@ Rules, and the attack that each one blocks:
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 import torch
@@ -176,6 +176,8 @@ T = TypeVar("T")
 Request = Hello | Compute | Ring | Release | Bye
 Reply = Welcome | Result | Evicted | Refused
 
+_NONE: Final = "a header is no message of this protocol; expected one of its structs"
+
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -187,17 +189,18 @@ def encode(message: Message) -> bytes:
 
 def decode_request(header: bytes | bytearray) -> Request:
     """What a worker reads. Raises ProtocolError."""
-    return _decode(_requests, header)
+    return decode_as(_requests, header, _NONE)
 
 
 def decode_reply(header: bytes | bytearray) -> Reply:
     """What a master reads. Raises ProtocolError."""
-    return _decode(_replies, header)
+    return decode_as(_replies, header, _NONE)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], header: bytes | bytearray) -> T:
+def decode_as(decoder: msgspec.msgpack.Decoder[T], header: bytes | bytearray, none: str) -> T:
+    """One of the structs that the decoder knows. none: what to say of anything else, in a ProtocolError."""
     try:
         return decoder.decode(header)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # The decoder's own words may quote the peer: they go nowhere.
-        raise ProtocolError("a header is no message of this protocol; expected one of its structs") from None
+        raise ProtocolError(none) from None

@@ -21,13 +21,12 @@ Rules, and the attack that each one blocks:
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from tempo.errors import ProtocolError
-from tempo.wire.messages import Message
+from tempo.wire.messages import Message, decode_as
 
 VERSION: Final = 1
 #: Of keys and clients; certificates have the same rule.
@@ -91,7 +90,8 @@ class Denied(Message, frozen=True):
     step: Annotated[str, Meta(pattern=rf"\A{STEP}\Z", max_length=100)] = ""
 
 
-T = TypeVar("T")
+_NONE: Final = "a message is none of the vault's protocol; expected one of its structs"
+
 Request = Ask | Attest
 Reply = Challenge | Released | Denied
 
@@ -116,19 +116,9 @@ def info(key: str, version: int | None, nonce: bytes) -> bytes:
 
 def decode_request(header: bytes | bytearray) -> Request:
     """What a vault reads. Raises ProtocolError."""
-    return _decode(_requests, header)
+    return decode_as(_requests, header, _NONE)
 
 
 def decode_reply(header: bytes | bytearray) -> Reply:
     """What a master reads. Raises ProtocolError."""
-    return _decode(_replies, header)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], header: bytes | bytearray) -> T:
-    try:
-        return decoder.decode(header)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # The decoder's own words may quote the peer: they go nowhere.
-        raise ProtocolError(
-            "a message is none of the vault's protocol; expected one of its structs"
-        ) from None
+    return decode_as(_replies, header, _NONE)
