@@ -85,7 +85,7 @@ class Hush:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a thread of this process is not stopped. proc(5): the state stands behind the bracketed name."""
+    """Whether a thread of this process is not stopped (proc(5): its state, behind the name in brackets)."""
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             stat = Path(f"/proc/{pid}/task/{thread}/stat").read_bytes()
