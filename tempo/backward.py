@@ -215,7 +215,7 @@ class Backward:
 
     def run(self, pieces: list[GradientPiece]) -> list[GradientPiece]:
         """One round over the fleet. Pieces that must be sealed again."""
-        checks = self._desk.verifier.begin()
+        checks = self._desk.verifier.begin(len(pieces))
         again: list[GradientPiece] = []
         with closing(self._engine.exchange(self._sealed(pieces, checks), checks)) as outcomes:
             for piece, jobs in zip(pieces, outcomes, strict=True):

@@ -145,7 +145,7 @@ class Engine(Products[Ticket]):
         with desk.stats.timed("aside"):
             aside = Aside(cover, weight.key, weight.taken, x_GRK, w_GNK)
         pieces = [ForwardPiece(desk, weight, w, lane, cover, aside, form, keep=keep) for lane, w in shards]
-        checks = desk.verifier.begin()
+        checks = desk.verifier.begin(len(pieces))
         sealed = ((piece.lane, piece.seal(x_GRK, checks)) for piece in pieces)
         share = None if cover.centre is None else torch.bmm(cover.centre, w_GNK.mT)
         with closing(self.exchange(sealed, checks)) as outcomes:

@@ -3,7 +3,8 @@
 Local workers compute on the master's cores. While they do, a pass of the master takes twice its time, and
 no figure says what it would take beside a GPU. So the worker processes are stopped (SIGSTOP) and go on only
 while the master waits. They compute every reply, and every reply is checked. A signal costs the master up to
-a millisecond, since a worker that goes on takes its core: that is counted, to be taken off.
+a millisecond, since a worker that goes on takes its core, and one that is to stop keeps it until its next
+interrupt: that is waited for and counted, to be taken off.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, final
 
 from tempo.stats import Stats
 
 #: The part of a session's time in which the master only waits.
 WAIT: Final = "wait"
+#: A stopped process that still runs after this has threads that cannot be stopped (in a system call).
+_SETTLE_S: Final = 0.05
 
 
 def waited(seconds: dict[str, float]) -> float:
@@ -55,6 +59,15 @@ class Hush:
         if still != self._still:
             self._still = still
             self._send(signal.SIGSTOP if still else signal.SIGCONT)
+            if still:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Until every thread of theirs has stopped: the first pass after a wait would share its cores with
+        them, and the second thread of its team come late."""
+        deadline = time.perf_counter() + _SETTLE_S
+        while any(_runs(pid) for pid in self._pids) and time.perf_counter() < deadline:
+            time.sleep(0)
 
     def hold(self) -> None:
         """Nothing is waited for yet."""
@@ -69,6 +82,16 @@ class Hush:
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, what)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of this process is not stopped (proc(5): its state, behind the name in brackets)."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            stat = Path(f"/proc/{pid}/task/{thread}/stat").read_bytes()
+            if stat.rpartition(b")")[2].split(maxsplit=1)[0] not in b"TtZX":
+                return True
+    return False
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tempo.errors import IntegrityError, UsageError
 from tempo.integrity.guarantee import Guarantee, guarantee
 from tempo.integrity.proof import Proof, Witness, ask_grad_w, ask_rows, ask_witness, largest_norm
 from tempo.integrity.reading import Reading
+from tempo.integrity.sides import Sides
 from tempo.integrity.tolerance import Tolerance
 from tempo.kernels import Sums, survey
 from tempo.ops import Arithmetic, Job, Op, Unverified
@@ -60,8 +61,9 @@ class Verifier:
         reading.read()
         return taken()
 
-    def begin(self) -> Checks:
-        return Checks(self)
+    def begin(self, pieces: int = 1) -> Checks:
+        """For a round of this many jobs of a kind that meet one W'."""
+        return Checks(self, pieces)
 
     def note(self, job: Job) -> None:
         """A job is to be checked: `guarantees` will speak of its kind and lengths."""
@@ -86,8 +88,9 @@ class Verifier:
 class Checks:
     """The checks of one round of jobs."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, pieces: int = 1) -> None:
         self._verifier = verifier
+        self._sides = Sides(verifier.probe, max(1, pieces))
         self._proofs: dict[Job, Proof] = {}
         self.made = 0
         self.failed = 0
@@ -100,11 +103,13 @@ class Checks:
     def expect_all(self, jobs: Sequence[Job], witness: Witness | None = None) -> None:
         """The same for jobs with one left operand, which is read once for all of them. witness: for the one
         GRAD_W among them."""
-        self._proofs |= prove(self._verifier, jobs, witness)
+        reading, asked = _ask(self._verifier, self._sides, jobs, witness)
+        reading.read()
+        self._proofs |= {job: proved() for job, proved in asked.items()}
 
     def expect_and_keep(self, job: Job) -> Witness:
         """Prepare the check of Y = X W^T, and take in the same reading of X what that of a later dW needs."""
-        reading, asked = _ask(self._verifier, [job], None)
+        reading, asked = _ask(self._verifier, self._sides, [job], None)
         draw, width = self._verifier.probe, job.left.shape[1]
         taken = ask_witness(reading, draw, width, job.rows, job.arithmetic)
         reading.read()
@@ -126,13 +131,13 @@ class Checks:
 
 def prove(verifier: Verifier, jobs: Sequence[Job], witness: Witness | None = None) -> dict[Job, Proof]:
     """Fresh probes for these jobs, which have one left operand, and what they shall find."""
-    reading, asked = _ask(verifier, jobs, witness)
+    reading, asked = _ask(verifier, Sides(verifier.probe), jobs, witness)
     reading.read()
     return {job: proved() for job, proved in asked.items()}
 
 
 def _ask(
-    verifier: Verifier, jobs: Sequence[Job], witness: Witness | None
+    verifier: Verifier, sides: Sides, jobs: Sequence[Job], witness: Witness | None
 ) -> tuple[Reading, dict[Job, Callable[[], Proof]]]:
     """The reading of the left operand of these jobs, not done yet, and what makes their proofs after it."""
     first = jobs[0]
@@ -155,7 +160,7 @@ def _ask(
         elif right is None:
             raise UsageError("a job is checked on its operands as sent: the right one is missing")
         else:
-            asked[job] = ask_rows(reading, verifier.probe, job, left.dtype, right)
+            asked[job] = ask_rows(reading, sides, job, left.dtype, right)
     return reading, asked
 
 

@@ -22,13 +22,11 @@ from torch import Tensor
 
 from tempo.errors import UsageError
 from tempo.integrity.reading import Reading
+from tempo.integrity.sides import Draw, Sides
 from tempo.integrity.tolerance import Tolerance, product_tolerance, rounding
-from tempo.kernels import Hidden, contract, project
+from tempo.kernels import Hidden
 from tempo.ops import Arithmetic, Job, Op, spans
 from tempo.secrecy.keys import SingleUse
-
-#: Draws a fresh probe, (width, P).
-Draw = Callable[[int], Tensor]
 
 
 @final
@@ -77,38 +75,31 @@ def ask_witness(
     return taken
 
 
-def ask_rows(reading: Reading, draw: Draw, job: Job, left: torch.dtype, w_GNK: Tensor) -> Callable[[], Proof]:
+def ask_rows(
+    reading: Reading, sides: Sides, job: Job, left: torch.dtype, w_GNK: Tensor
+) -> Callable[[], Proof]:
     """Y or dX: the left operand, of dtype `left`, times w of each row's group, W^T or W. Expected (T, P)."""
     rounds = rounding(left, w_GNK.dtype, job.arithmetic)
     n, k = w_GNK.shape[1:]
     inner, outer = (n, k) if job.op is Op.GRAD_X else (k, n)
-    probe_OP = draw(outer)
-    # W r or W^T r, and norms whose norm is that of W.
-    through = project if job.op is Op.GRAD_X else _contract
-    v_GIP, norms, h_GIP = [], [], []
-    for w_NK in w_GNK:
-        v_IP, norms_I = through(w_NK, probe_OP)
-        v_GIP.append(v_IP)
-        norms.append(torch.linalg.vector_norm(norms_I))
-        if rounds.unit:
-            h_GIP.append(v_IP.square() + through(w_NK, probe_OP.square(), squared=True)[0])
-    projection = reading.along(v_GIP)
-    spread = reading.along(h_GIP, squared=True) if rounds.unit else None
+    side = sides.take(w_GNK, job.op, rounded=bool(rounds.unit))
+    projection = reading.along(side.v_GIP)
+    spread = None if side.h_GIP is None else reading.along(side.h_GIP, squared=True)
 
     def proved() -> Proof:
         expected_TP = reading.take(projection)
         tolerance = product_tolerance(
             reading.norms,
-            _by_row(torch.stack(norms), job.rows),
+            _by_row(side.norms_G, job.rows),
             inner=inner,
             outer=outer,
             rounding=rounds,
             dtype=torch.promote_types(left, torch.float32),
-            probe_norm=largest_norm(probe_OP),
+            probe_norm=largest_norm(side.probe_OP),
             expected=expected_TP,
             spread=None if spread is None else reading.take(spread),
         )
-        return Proof(probe_OP, expected_TP, tolerance)
+        return Proof(side.probe_OP, expected_TP, tolerance)
 
     return proved
 
@@ -149,8 +140,3 @@ def largest_norm(probe: Tensor) -> float:
 def _by_row(of_G: Tensor, rows: Sequence[int]) -> Tensor:
     """(T,), or (1,) where one number serves for all."""
     return of_G if len(rows) == 1 else of_G.repeat_interleave(torch.tensor(rows))
-
-
-def _contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
-    out, squares = contract(a_RF, q_RP, squared=squared)
-    return out, squares.sqrt_()
