@@ -88,7 +88,7 @@ class Entry:
 
 ATTACKS: Final[tuple[Entry, ...]] = (
     Entry(Sinkhorn(), SinkhornScorer(), ("finetune", "text")),
-    Entry(KeyShiftProducts(), ProductsScorer(), ("mlp", "images", "finetune")),
+    Entry(KeyShiftProducts(), ProductsScorer(), ("steps", "mlp", "images", "finetune")),
     Entry(LabelRecovery(), LabelsScorer(), ("head",)),
     Entry(ZeroPattern(), ZeroPatternScorer(), ("steps",)),
     Entry(LayerLinking(), LayerLinkingScorer(), ("mlp",)),
