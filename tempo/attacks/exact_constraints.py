@@ -107,10 +107,7 @@ def _rank(
     a = np.linalg.qr(a, mode="r") if len(a) > a.shape[1] else a  # the same values and right vectors
     # Values alone cost a fifth of what vectors do, which few operands are worth.
     rank = numerical_rank(np.linalg.svd(a, compute_uv=False))
-    if rank < full:
-        null = np.linalg.svd(a, full_matrices=False)[2][rank:].T
-    else:
-        null = np.zeros((a.shape[1], 0))
+    null = np.linalg.svd(a, full_matrices=False)[2][rank:].T if rank < full else np.zeros((a.shape[1], 0))
     return Rank(id_, kind, group, side, full, min(rank, full), null)
 
 

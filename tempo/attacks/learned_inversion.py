@@ -85,7 +85,9 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         train, held_out = x[: -len(x) // 4], x[-len(x) // 4 :]
         net = _trained(train, size, seal)
         ids = sorted(operands)
-        ids = [ids[i] for i in torch.linspace(0, len(ids) - 1, min(len(ids), _TARGETS)).round().int().tolist()]
+        ids = [
+            ids[i] for i in torch.linspace(0, len(ids) - 1, min(len(ids), _TARGETS)).round().int().tolist()
+        ]
         with torch.no_grad():
             a0 = _correlations(signed(train[: 4 * _ROWS]))
             found = {i: _settled(net, signed(operands[i][:_ROWS]), a0) for i in ids}

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tempo.attacks.reference.subject import Batch, Phase, Public, Subject, sgd, state_of
+from tempo.attacks.reference.subject import RATE, Batch, Phase, Public, Subject, sgd, state_of
 from tempo.attacks.reference.train import trained
 from tempo.demo.data import ImageSet, load_images
 from tempo.fetch import Say
@@ -109,6 +109,7 @@ def steps(say: Say) -> Subject:
         name="steps",
         title=f"{subject.title}, late steps of one batch each",
         phases=(Phase(run, subject.phases[-1].state),),
+        optimizer=_slow,
         public=replace(subject.public, decoys=decoys),
     )
 
@@ -147,6 +148,11 @@ def kinds(say: Say) -> Subject:
         phases=(Phase(tuple(full), subject.phases[-1].state, training=False),),
         public=Public(inputs=inputs, labels=labels),
     )
+
+
+def _slow(parameters: Any) -> torch.optim.Optimizer:
+    """A rate as schedules end with: over many steps W stays near the candidate's, as over a few at RATE."""
+    return torch.optim.SGD(parameters, lr=RATE / 10)
 
 
 def _smaller(batches: Sequence[Batch]) -> tuple[Batch, ...]:

@@ -1,9 +1,9 @@
 """Judge of attack 14. Images are trials: the structural similarity (Wang and others 2004) of the best of the
 recovered maps in an image's place to any true map of its batch.
 
-True maps: the strongest channels of the plain operand. Chance: the same maps against the same true ones
-turned
-by a quarter, which are images with the same statistics that nobody sent.
+True maps: the strongest channels of the plain operand. Chance: the same maps against as many true ones of
+another batch of the same layer, which are other images of the same kind; where no other was sent, against the
+same true ones turned by a quarter.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ class SpatialScorer(Scorer[list[Maps]]):
         values: list[float] = []
         blind: list[float] = []
         for each in guess:
-            true = _true(each, truth)
+            true, other = _true(each, truth), _other(each, truth)
             for image in each.maps_MCIJ:
                 values.append(float(_table(image, true).max()))
-                blind.append(float(_table(image, np.rot90(true, axes=(-2, -1))).max()))
-        how = "the same maps against true ones turned by a quarter, measured"
-        note = "rows are taken as they came: an order that keys permuted is not sought"
-        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how, note)}
+                blind.append(float(_table(image, other).max()))
+        how = "the same maps against images of another batch, measured"
+        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how)}
 
     def pictures(self, guess: list[Maps], truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
         """(how it was made, recovered, the true map it is nearest to), the best of some images."""
@@ -58,9 +57,17 @@ class SpatialScorer(Scorer[list[Maps]]):
         return out[:_PICTURES]
 
 
-def _true(each: Maps, truth: Truth) -> Array:
-    """(images * channels, I, J)."""
-    plain = truth.of(each.operand).groups[each.group].double().numpy()
+def _other(each: Maps, truth: Truth) -> Array:
+    weight = truth.of(each.operand).weight
+    for id_ in each.others:
+        if truth.of(id_).weight == weight:
+            return _true(each, truth, id_)
+    return np.rot90(_true(each, truth), axes=(-2, -1))
+
+
+def _true(each: Maps, truth: Truth, id_: int | None = None) -> Array:
+    """(images * channels, I, J). id_: of another operand of that form."""
+    plain = truth.of(each.operand if id_ is None else id_).groups[each.group].double().numpy()
     height, width = each.maps_MCIJ.shape[-2:]
     strong = np.argsort(-plain.var(0))[:_CHANNELS]
     count = -(-len(plain) // (height * width))
