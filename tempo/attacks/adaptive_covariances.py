@@ -15,7 +15,8 @@ and the rotation that concentrates the fluctuation on the diagonals of the white
 permutation and scales.
 
     1. Of each W' with enough operands, and each group: S_t, brought to equal traces; their mean whitens.
-    2. Joint diagonalisation by Jacobi rotations (diagonal.py).
+    2. Joint diagonalisation by Jacobi rotations (diagonal.py); of a wide operand in its strongest directions,
+       where what noise there is weighs least.
     3. U = rotation x whitener: U B should be a scaled permutation, and X' U^T = A X up to order.
 
 Axes: T operands, K in-features.
@@ -38,7 +39,9 @@ from tempo.attacks.transcript import Pass, Transcript
 
 _LEAST: Final = 8  # operands under one key
 _MOST: Final = 512
+#: In-features that are all unmixed; of more, so many of the strongest directions are.
 _WIDEST: Final = 128
+_STRONGEST: Final = 64
 _ENTRIES: Final = 2_000_000  # of all matrices of one key
 _PAIRS: Final = 3  # keys and groups that are attacked
 
@@ -46,9 +49,9 @@ _PAIRS: Final = 3  # keys and groups that are attacked
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixed:
-    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
-    whitener (K, K) it is a rotation of. operands: how many shared the key. seen (R, K): that operand's group
-    as it was seen, for a judge."""
+    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (r, K), and the
+    whitener (r, K) it is a rotation of, r = K or fewer. operands: how many shared the key. seen (R, K): that
+    operand's group as it was seen, for a judge."""
 
     x_id: int
     group: int
@@ -73,12 +76,12 @@ class AdaptiveCovariances(Attack[Nothing, list[Unmixed]]):
         found = [
             _unmixed(passes, group)
             for passes, group in _epochs(transcript)
-            if passes[0].x.shape[1] <= _WIDEST and len(passes) >= _LEAST
+            if len(passes) >= _LEAST
         ]
         if not found:
             raise NothingToAttack(
-                f"no W' of at most {_WIDEST} in-features met {_LEAST} operands under one key: micro-batches, "
-                "chunks or requests of inference would"
+                f"no W' met {_LEAST} operands under one key: micro-batches, chunks or requests of inference "
+                "would"
             )
         return found
 
@@ -95,7 +98,10 @@ def _unmixed(passes: list[Pass], group: int) -> Unmixed:
     s_TKK /= np.maximum(np.trace(s_TKK, axis1=1, axis2=2), 1e-300)[:, None, None]
     values, vectors = np.linalg.eigh(s_TKK.mean(0))
     live = np.maximum(values, 1e-9 * values[-1])
-    whitener = (vectors / np.sqrt(live)) @ vectors.T
-    rotation = jointly_diagonal(whitener @ s_TKK @ whitener)
+    if len(live) <= _WIDEST:
+        whitener = (vectors / np.sqrt(live)) @ vectors.T
+    else:
+        whitener = (vectors / np.sqrt(live))[:, -_STRONGEST:].T
+    rotation = jointly_diagonal(whitener @ s_TKK @ whitener.T)
     u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
     return Unmixed(passes[0].x_id, group, u, p, len(rows), rows[0])

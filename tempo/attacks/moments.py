@@ -51,8 +51,9 @@ class Spaces:
 
     right (K, TOP): for B* v. left (N, TOP): for C u. features (K, TOP): for B* q, q the eigenvectors of
     W^T W X^T X; None where no X' was seen. named_features (K, TOP): the same of X' less its mean row, where
-    that makes its spectrum more like the public covariance's, which has no mean. aligned (K, TOP): for B* v_i,
-    one by one; None without a public covariance. public, public_features (K, TOP): the v_i, and the q_i of W0 and the public covariance.
+    that makes its spectrum more like the public covariance's, which has no mean. aligned (K, TOP): for
+    B* v_i, one by one; None without a public covariance. public, public_features (K, TOP): the v_i, and the
+    q_i of W0 and the public covariance.
     """
 
     id: int
