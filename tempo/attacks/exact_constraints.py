@@ -104,9 +104,10 @@ def _rank(
     a = t[: _PLENTY * features] if side == "features" else t.T
     # Every row of a at one size: what rounding leaves is relative to rows.
     a = a / (np.linalg.norm(a, axis=1, keepdims=True) + 1e-300)
-    a = np.linalg.qr(a, mode="r") if len(a) > a.shape[1] else a  # the same values and right vectors
+    if len(a) > a.shape[1]:
+        a = np.asarray(np.linalg.qr(a, mode="r"))  # the same values and right vectors
     # Values alone cost a fifth of what vectors do, which few operands are worth.
-    rank = numerical_rank(np.linalg.svd(a, compute_uv=False))
+    rank = numerical_rank(np.asarray(np.linalg.svd(a, compute_uv=False), np.float64))
     null = np.linalg.svd(a, full_matrices=False)[2][rank:].T if rank < full else np.zeros((a.shape[1], 0))
     return Rank(id_, kind, group, side, full, min(rank, full), null)
 

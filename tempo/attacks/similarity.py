@@ -200,7 +200,8 @@ def _expected(triples: Sequence[tuple[Tensor, ...]]) -> Expected:
 
 
 def _parts(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[tuple[Tensor, ...]]:
-    w, dy, out = w_NK.double(), dy_TN.double(), []
+    w, dy = w_NK.double(), dy_TN.double()
+    out: list[tuple[Tensor, ...]] = []
     for x in (x_TK.double(), x_TK.double() - x_TK.double().mean(0)):
         rms = float(x.square().mean().sqrt())
         size = rms * w.shape[1] ** 0.5

@@ -134,10 +134,11 @@ def _maps(operand: int, group: int, others: tuple[int, ...], rows: Array, images
         for way, made in ((name, maps), (f"{name}, natural", natural(maps)), (f"{name}, edges", edges(maps))):
             parts.append(made)
             names += [way] * t.shape[1]
-    found, at = ordered(rows, images, side)
-    whole = np.where(at.ravel()[:, None] >= 0, (rows @ v)[at.ravel()], 0.0)
+    found, of_place = ordered(rows, images, side)
+    flat = of_place.ravel().astype(np.int64)
+    unmixed = np.where(flat[:, None] >= 0, (rows @ v)[flat], 0.0)
     columns = np.concatenate(
-        [found[:, strong], whole[:, :_ORDERED], (found * found).mean(1, keepdims=True)], 1
+        [found[:, strong], unmixed[:, :_ORDERED], (found * found).mean(1, keepdims=True)], 1
     )
     maps = columns.T.reshape(-1, images, side, side).transpose(1, 0, 2, 3)[:_IMAGES]
     for made in symmetries(maps):

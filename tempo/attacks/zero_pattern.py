@@ -77,7 +77,7 @@ class ZeroPattern(Attack[Candidates, ZeroPatterns]):
             raise NothingToAttack("the zero pattern needs a product: no X' was seen")
         seen = {p.x_id: pattern_of(p.x.double().numpy()) for p in passes if len(p.rows) == 1}
         shapes = {p.x_id: tuple(p.x.shape) for p in passes}
-        recognised = []
+        recognised: list[Recognised] = []
         rng = np.random.default_rng(4)
         known = _by_shape(knowledge)
         patterns = {shape: [relu.pattern(t) for t in same] for shape, same in known.items()}

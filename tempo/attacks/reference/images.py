@@ -151,8 +151,8 @@ def kinds(say: Say) -> Subject:
 
 
 def _slow(parameters: Any) -> torch.optim.Optimizer:
-    """A rate as schedules end with: over many steps W stays near the candidate's, as over a few at RATE."""
-    return torch.optim.SGD(parameters, lr=RATE / 10)
+    """A rate as schedules end with: over many steps W stays near the candidate's."""
+    return torch.optim.SGD(parameters, lr=RATE / 100)
 
 
 def _smaller(batches: Sequence[Batch]) -> tuple[Batch, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import final
 
@@ -50,4 +51,4 @@ def _apart(x_TK: Tensor, y_SK: Tensor) -> float:
         return float((x_TK.mT @ x_TK - y_SK.mT @ y_SK).norm())
     squares = ((x_TK @ x_TK.mT), (x_TK @ y_SK.mT), (y_SK @ y_SK.mT))
     xx, xy, yy = (float(t.square().sum()) for t in squares)
-    return max(xx - 2 * xy + yy, 0.0) ** 0.5
+    return math.sqrt(max(xx - 2 * xy + yy, 0.0))
