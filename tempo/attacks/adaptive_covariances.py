@@ -73,11 +73,7 @@ class AdaptiveCovariances(Attack[Nothing, list[Unmixed]]):
     compute: ClassVar[str] = f"{SWEEPS} Jacobi sweeps over at most {_MOST} matrices of width {_WIDEST}"
 
     def run(self, transcript: Transcript, knowledge: Nothing) -> list[Unmixed]:
-        found = [
-            _unmixed(passes, group)
-            for passes, group in _epochs(transcript)
-            if len(passes) >= _LEAST
-        ]
+        found = [_unmixed(passes, group) for passes, group in _epochs(transcript) if len(passes) >= _LEAST]
         if not found:
             raise NothingToAttack(
                 f"no W' met {_LEAST} operands under one key: micro-batches, chunks or requests of inference "
@@ -92,16 +88,18 @@ def _epochs(transcript: Transcript) -> Iterator[tuple[list[Pass], int]]:
 
 
 def _unmixed(passes: list[Pass], group: int) -> Unmixed:
-    most = min(_MOST, max(_LEAST, _ENTRIES // passes[0].x.shape[1] ** 2))
+    width = passes[0].x.shape[1]
+    kept = width if width <= _WIDEST else _STRONGEST
+    most = min(_MOST, max(_LEAST, _ENTRIES // kept**2))
     rows = [p.groups(p.x)[group].double() for p in passes[:most]]
-    s_TKK = np.stack([(t.mT @ t / max(1, len(t))).numpy() for t in rows])
-    s_TKK /= np.maximum(np.trace(s_TKK, axis1=1, axis2=2), 1e-300)[:, None, None]
-    values, vectors = np.linalg.eigh(s_TKK.mean(0))
-    live = np.maximum(values, 1e-9 * values[-1])
-    if len(live) <= _WIDEST:
-        whitener = (vectors / np.sqrt(live)) @ vectors.T
-    else:
-        whitener = (vectors / np.sqrt(live))[:, -_STRONGEST:].T
-    rotation = jointly_diagonal(whitener @ s_TKK @ whitener.T)
+    # Equal traces: operands count alike, however strong they are.
+    rows = [t / t.norm().clamp_min(1e-150) for t in rows]
+    mean_KK = sum((t.mT @ t for t in rows), torch.zeros(width, width).double()) / len(rows)
+    values, vectors = np.linalg.eigh(mean_KK.numpy())
+    scaled = vectors / np.sqrt(np.maximum(values, 1e-9 * values[-1]))
+    whitener = scaled @ vectors.T if kept == width else scaled[:, -kept:].T
+    white = [t.numpy() @ whitener.T for t in rows]
+    rotation = jointly_diagonal(np.stack([z.T @ z for z in white]))
     u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
-    return Unmixed(passes[0].x_id, group, u, p, len(rows), rows[0])
+    seen = passes[0].groups(passes[0].x)[group].double()
+    return Unmixed(passes[0].x_id, group, u, p, len(rows), seen)
