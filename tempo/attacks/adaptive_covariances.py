@@ -15,7 +15,8 @@ and the rotation that concentrates the fluctuation on the diagonals of the white
 permutation and scales.
 
     1. Of each W' with enough operands, and each group: S_t, brought to equal traces; their mean whitens.
-    2. Joint diagonalisation by Jacobi rotations (diagonal.py).
+    2. Joint diagonalisation by Jacobi rotations (diagonal.py); of a wide operand in its strongest directions,
+       where what noise there is weighs least.
     3. U = rotation x whitener: U B should be a scaled permutation, and X' U^T = A X up to order.
 
 Axes: T operands, K in-features.
@@ -38,7 +39,9 @@ from tempo.attacks.transcript import Pass, Transcript
 
 _LEAST: Final = 8  # operands under one key
 _MOST: Final = 512
+#: In-features that are all unmixed; of more, so many of the strongest directions are.
 _WIDEST: Final = 128
+_STRONGEST: Final = 64
 _ENTRIES: Final = 2_000_000  # of all matrices of one key
 _PAIRS: Final = 3  # keys and groups that are attacked
 
@@ -46,9 +49,9 @@ _PAIRS: Final = 3  # keys and groups that are attacked
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmixed:
-    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (K, K), and the
-    whitener (K, K) it is a rotation of. operands: how many shared the key. seen (R, K): that operand's group
-    as it was seen, for a judge."""
+    """Of a W' and a group: an operand under that key, by whose basis a judge scores; U (r, K), and the
+    whitener (r, K) it is a rotation of, r = K or fewer. operands: how many shared the key. seen (R, K): that
+    operand's group as it was seen, for a judge."""
 
     x_id: int
     group: int
@@ -70,15 +73,11 @@ class AdaptiveCovariances(Attack[Nothing, list[Unmixed]]):
     compute: ClassVar[str] = f"{SWEEPS} Jacobi sweeps over at most {_MOST} matrices of width {_WIDEST}"
 
     def run(self, transcript: Transcript, knowledge: Nothing) -> list[Unmixed]:
-        found = [
-            _unmixed(passes, group)
-            for passes, group in _epochs(transcript)
-            if passes[0].x.shape[1] <= _WIDEST and len(passes) >= _LEAST
-        ]
+        found = [_unmixed(passes, group) for passes, group in _epochs(transcript) if len(passes) >= _LEAST]
         if not found:
             raise NothingToAttack(
-                f"no W' of at most {_WIDEST} in-features met {_LEAST} operands under one key: micro-batches, "
-                "chunks or requests of inference would"
+                f"no W' met {_LEAST} operands under one key: micro-batches, chunks or requests of inference "
+                "would"
             )
         return found
 
@@ -89,13 +88,18 @@ def _epochs(transcript: Transcript) -> Iterator[tuple[list[Pass], int]]:
 
 
 def _unmixed(passes: list[Pass], group: int) -> Unmixed:
-    most = min(_MOST, max(_LEAST, _ENTRIES // passes[0].x.shape[1] ** 2))
+    width = passes[0].x.shape[1]
+    kept = width if width <= _WIDEST else _STRONGEST
+    most = min(_MOST, max(_LEAST, _ENTRIES // kept**2))
     rows = [p.groups(p.x)[group].double() for p in passes[:most]]
-    s_TKK = np.stack([(t.mT @ t / max(1, len(t))).numpy() for t in rows])
-    s_TKK /= np.maximum(np.trace(s_TKK, axis1=1, axis2=2), 1e-300)[:, None, None]
-    values, vectors = np.linalg.eigh(s_TKK.mean(0))
-    live = np.maximum(values, 1e-9 * values[-1])
-    whitener = (vectors / np.sqrt(live)) @ vectors.T
-    rotation = jointly_diagonal(whitener @ s_TKK @ whitener)
+    # Equal traces: operands count alike, however strong they are.
+    rows = [t / t.norm().clamp_min(1e-150) for t in rows]
+    mean_KK = sum((t.mT @ t for t in rows), torch.zeros(width, width).double()) / len(rows)
+    values, vectors = np.linalg.eigh(mean_KK.numpy())
+    scaled = vectors / np.sqrt(np.maximum(values, 1e-9 * values[-1]))
+    whitener = scaled @ vectors.T if kept == width else scaled[:, -kept:].T
+    white = [t.numpy() @ whitener.T for t in rows]
+    rotation = jointly_diagonal(np.stack([z.T @ z for z in white]))
     u, p = (torch.from_numpy(np.ascontiguousarray(m)) for m in (rotation.T @ whitener, whitener))
-    return Unmixed(passes[0].x_id, group, u, p, len(rows), rows[0])
+    seen = passes[0].groups(passes[0].x)[group].double()
+    return Unmixed(passes[0].x_id, group, u, p, len(rows), seen)

@@ -37,7 +37,7 @@ from tempo.attacks.transcript import Pass, Transcript
 _WIDEST: Final = 384
 _KNOWN: Final = 16  # known operands that are used of one epoch
 _EPOCHS: Final = 3
-_OPENED: Final = 8  # operands that are opened of each epoch
+_OPENED: Final = 40  # operands that are opened of each epoch
 _OUTER: Final = 4
 _INNER: Final = 250
 _SHIFT: Final = 1e-5  # of the map's scale, which keeps solves finite

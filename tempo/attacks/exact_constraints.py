@@ -36,7 +36,8 @@ Array = NDArray[np.float64]
 #: below the last one that counts.
 FLOOR: Final = 2e-5
 GAP: Final = 10.0
-_OPERANDS: Final = 40
+_OPERANDS: Final = 100
+_WEIGHTS: Final = 10
 _GROUPS: Final = 4
 #: Rows beyond so many times the features add nothing.
 _PLENTY: Final = 2
@@ -81,7 +82,7 @@ class ExactConstraints(Attack[Nothing, list[Rank]]):
                     out.append(_rank(p.dy_id, "dy", g, p.groups(p.dy)[g].double().numpy()))
                 if p.dw is not None:
                     out.append(_rank(0, "dw", g, p.dw[g].double().numpy(), most=p.rows[g]))
-        for id_, w in list(transcript.weights().items())[-_OPERANDS // 4 :]:
+        for id_, w in list(transcript.weights().items())[-_WEIGHTS:]:
             for g in sorted(rng.permutation(len(w))[:_GROUPS].tolist()):
                 out.append(_rank(id_, "w", g, w[g].double().numpy()))
         out = [each for each in out if each.full >= 2]
@@ -103,9 +104,11 @@ def _rank(
     a = t[: _PLENTY * features] if side == "features" else t.T
     # Every row of a at one size: what rounding leaves is relative to rows.
     a = a / (np.linalg.norm(a, axis=1, keepdims=True) + 1e-300)
-    _, s, vt = np.linalg.svd(a, full_matrices=False)
-    rank = numerical_rank(s)
-    null = vt[rank:].T if rank < full else np.zeros((len(vt.T), 0))
+    if len(a) > a.shape[1]:
+        a = np.asarray(np.linalg.qr(a, mode="r"))  # the same values and right vectors
+    # Values alone cost a fifth of what vectors do, which few operands are worth.
+    rank = numerical_rank(np.asarray(np.linalg.svd(a, compute_uv=False), np.float64))
+    null = np.linalg.svd(a, full_matrices=False)[2][rank:].T if rank < full else np.zeros((a.shape[1], 0))
     return Rank(id_, kind, group, side, full, min(rank, full), null)
 
 

@@ -26,7 +26,7 @@ from tempo.attacks.knowledge import PublicLayer
 from tempo.attacks.separation import fastica
 from tempo.attacks.transcript import Transcript
 
-_OPERANDS: Final = 12
+_OPERANDS: Final = 18
 _WIDEST: Final = 1024
 #: Cosine of W' and W0 above which columns are where they were.
 _IN_THE_CLEAR: Final = 0.5
@@ -68,7 +68,8 @@ class GradientInversion(Attack[PublicLayer, Inverted]):
         if not passes:
             raise NothingToAttack(f"no dW' with {k} in-features was seen")
         out: dict[int, Tensor] = {}
-        for each in passes[:: -(-len(passes) // _OPERANDS)]:
+        picks = torch.linspace(0, len(passes) - 1, min(len(passes), _OPERANDS)).round().int().tolist()
+        for each in (passes[i] for i in picks):
             dw = each.dw[0].double() if each.dw is not None else torch.empty(0)
             w = knowledge.weight
             if (

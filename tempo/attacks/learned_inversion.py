@@ -76,7 +76,8 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         operands = {
             p.x_id: p.x
             for p in transcript.passes()
-            if len(p.rows) == 1 and p.x.shape[1] == x.shape[1] <= _COLUMNS
+            # What is sealed again for its gradient is the same batch once more.
+            if p.w_id is not None and len(p.rows) == 1 and p.x.shape[1] == x.shape[1] <= _COLUMNS
         }
         if not operands:
             raise NothingToAttack(f"no X' of one group has {x.shape[1]} features, at most {_COLUMNS}")
@@ -84,7 +85,9 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         train, held_out = x[: -len(x) // 4], x[-len(x) // 4 :]
         net = _trained(train, size, seal)
         ids = sorted(operands)
-        ids = ids[:: -(-len(ids) // _TARGETS)]
+        ids = [
+            ids[i] for i in torch.linspace(0, len(ids) - 1, min(len(ids), _TARGETS)).round().int().tolist()
+        ]
         with torch.no_grad():
             a0 = _correlations(signed(train[: 4 * _ROWS]))
             found = {i: _settled(net, signed(operands[i][:_ROWS]), a0) for i in ids}

@@ -50,8 +50,10 @@ class Spaces:
     """Of one group of a W'. Columns are directions in sent coordinates, strongest first.
 
     right (K, TOP): for B* v. left (N, TOP): for C u. features (K, TOP): for B* q, q the eigenvectors of
-    W^T W X^T X; None where no X' was seen. aligned (K, TOP): for B* v_i, one by one; None without a public
-    covariance. public, public_features (K, TOP): the v_i, and the q_i of W0 and the public covariance.
+    W^T W X^T X; None where no X' was seen. named_features (K, TOP): the same of X' less its mean row, where
+    that makes its spectrum more like the public covariance's, which has no mean. aligned (K, TOP): for
+    B* v_i, one by one; None without a public covariance. public, public_features (K, TOP): the v_i, and the
+    q_i of W0 and the public covariance.
     """
 
     id: int
@@ -60,6 +62,7 @@ class Spaces:
     right: Tensor
     left: Tensor
     features: Tensor | None
+    named_features: Tensor | None
     aligned: Tensor | None
     public: Tensor
     public_features: Tensor | None
@@ -90,18 +93,38 @@ def _spaces(m: Matched, met: list[tuple[int, Tensor]]) -> Spaces:
     public = deflated(m.public, s)
     _, _, vh0 = torch.linalg.svd(public, full_matrices=False)
     moment = sum((x.double().mT @ x.double() for _, x in met), torch.zeros(1, dtype=torch.float64))
-    features = aligned = public_features = None
+    features = named = aligned = public_features = None
     if met:
         of_y = _strongest(m.sent, moment)
         features = m.sent.mT @ of_y
     if met and m.covariance is not None:
         of_y = _strongest(public, m.covariance)
         public_features = public.mT @ of_y
+        named = m.sent.mT @ _strongest(m.sent, _like([x for _, x in met], moment, m.covariance))
         if len(m.covariance) <= WIDEST:
             aligned = rotation(m.sent, public, moment, m.covariance) @ vh0[:TOP].mT
     ids = tuple(x_id for x_id, _ in met)
     public_right, right, left = vh0[:TOP].mT, vh[:TOP].mT, u[:, :TOP]
-    return Spaces(m.id, m.group, ids, right, left, features, aligned, public_right, public_features)
+    return Spaces(m.id, m.group, ids, right, left, features, named, aligned, public_right, public_features)
+
+
+def _like(xs: list[Tensor], moment_KK: Tensor, covariance_KK: Tensor) -> Tensor:
+    """The moment of X' as it is or of X' less its mean row, whichever has the covariance's spectrum: a scheme
+    that mixes rows takes a mean off itself, and in the clear it is for the attacker to do."""
+    about = sum(((c := x.double() - x.double().mean(0)).mT @ c for x in xs), torch.zeros_like(moment_KK))
+
+    def apart(t: Tensor) -> float:
+        ours, theirs = (_profile(each) for each in (t, covariance_KK))
+        return float((ours - theirs).square().sum())
+
+    return min((moment_KK, about), key=apart)
+
+
+def _profile(t: Tensor) -> Tensor:
+    """Shares of the strongest directions."""
+    values = torch.linalg.eigvalsh(t).clamp_min(0).flip(0)
+    shares: Tensor = (values / values.sum().clamp_min(1e-300))[:_SPECTRUM]
+    return shares
 
 
 def _strongest(w_NK: Tensor, moment_KK: Tensor) -> Tensor:

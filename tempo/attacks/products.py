@@ -27,7 +27,7 @@ from tempo.attacks.knowledge import Nothing
 from tempo.attacks.transcript import Pass, Transcript
 
 #: Products of one kind that are taken; seeded.
-OPERANDS: Final = 20
+OPERANDS: Final = 100
 KINDS: Final = ("w", "y", "x", "rows", "n", "k")
 _SEED: Final = 2
 

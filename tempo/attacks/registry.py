@@ -86,27 +86,30 @@ class Entry:
     also: tuple[str, ...] = ()
 
 
+#: The cheapest knob against what leaks by the strongest directions of X.
+_DECOYS: Final = ("mixing:decoys=8",)
+
 ATTACKS: Final[tuple[Entry, ...]] = (
     Entry(Sinkhorn(), SinkhornScorer(), ("finetune", "text")),
-    Entry(KeyShiftProducts(), ProductsScorer(), ("mlp", "images", "finetune")),
+    Entry(KeyShiftProducts(), ProductsScorer(), ("steps", "mlp", "images", "finetune")),
     Entry(LabelRecovery(), LabelsScorer(), ("head",)),
     Entry(ZeroPattern(), ZeroPatternScorer(), ("steps",)),
     Entry(LayerLinking(), LayerLinkingScorer(), ("mlp",)),
     Entry(MonomialInvariants(), InvariantsScorer(), ("finetune", "text")),
     Entry(DirectionMatching(), DirectionsScorer(), ("finetune", "text")),
     Entry(BlindSeparation(), BlindSeparationScorer(), ("images", "mlp", "text")),
-    Entry(KnownPlaintextAttack(), KnownPlaintextScorer(), ("kinds", "mlp", "text")),
+    Entry(KnownPlaintextAttack(), KnownPlaintextScorer(), ("kinds", "mlp", "text"), also=_DECOYS),
     Entry(KeyReuse(), ReuseScorer(), ("kinds", "mlp", "text")),
-    Entry(SecondMoments(), MomentsScorer(), ("finetune", "text"), also=("mixing:deflate=8",)),
+    Entry(SecondMoments(), MomentsScorer(), ("finetune", "text"), also=("mixing:deflate=8", *_DECOYS)),
     Entry(SimilarityInvariants(), SimilarityScorer(), ("steps", "finetune"), Visible.KEY_SHIFT),
     Entry(Spatial(), SpatialScorer(), ("images",)),
     Entry(LearnedInversion(), LearnedInversionScorer(), ("mlp", "images")),
-    Entry(LearnedDistinguishing(), LearnedDistinguishingScorer(), ("kinds", "mlp")),
+    Entry(LearnedDistinguishing(), LearnedDistinguishingScorer(), ("kinds", "mlp"), also=_DECOYS),
     Entry(Tokens(), TokensScorer(), ("text", "finetune")),
     Entry(GradientInversion(), GradientInversionScorer(), ("mlp",)),
     Entry(DependentRows(), DependentRowsScorer(), ("finetune", "text")),
     Entry(ExactConstraints(), ExactConstraintsScorer(), ("finetune", "images", "mlp"), Visible.ALWAYS),
     Entry(Traffic(), TrafficScorer(), ("text", "finetune"), Visible.ALWAYS),
-    Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("text",)),
+    Entry(AdaptiveCovariances(), AdaptiveCovariancesScorer(), ("kinds", "text")),
     Entry(AdaptiveKnown(), AdaptiveKnownScorer(), ("kinds", "text")),
 )

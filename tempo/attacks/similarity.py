@@ -40,7 +40,7 @@ from tempo.ops import Op
 
 #: Eigenvalues and singular values that are compared, and W' that are looked at, in order of time.
 VALUES: Final = 24
-OPERANDS: Final = 120
+OPERANDS: Final = 192
 #: Directions of q that eigenvalues say less than this about, relative to the clearest, are left at zero.
 _RANK: Final = 1e-3
 
@@ -86,8 +86,8 @@ class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
         depth = min(len(each) for each in knowledge.operands) // 3
         if depth == 0 or any(len(each) != 3 * depth for each in knowledge.operands):
             raise NothingToAttack("each candidate is X, W and dY of every layer: see `candidate`")
-        spectra: dict[int, list[list[Expected]]] = {}
-        values: dict[int, list[list[Tensor]]] = {}
+        spectra: dict[int, Expected | None] = {}
+        values: dict[int, Tensor] = {}
         out, loose = [], _loose(transcript)
         for i, passes in enumerate(layers):
             layer = i % depth
@@ -95,11 +95,10 @@ class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
             if any(x.numel() == 0 for x, _, _ in of):
                 continue
             if layer not in values:
-                values[layer] = [
-                    [_values(x.double()), _values(x.double() - x.double().mean(0))] for x, *_ in of
-                ]
+                forms = [f for x, *_ in of for f in (x.double(), x.double() - x.double().mean(0))]
+                values[layer] = torch.stack([_values(each) for each in forms])
                 complete = all(w.numel() and dy.numel() for _, w, dy in of)
-                spectra[layer] = [_expected(*triple) for triple in of] if complete else []
+                spectra[layer] = _expected(of) if complete else None
             expected = spectra[layer]
             mine = _seen(passes, loose.get(passes[0].w_id or 0, []))
             out.append(
@@ -107,8 +106,8 @@ class SimilarityInvariants(Attack[Candidates, list[Ranked]]):
                     passes[0].w_id or 0,
                     layer,
                     tuple(p.x_id for p in passes),
-                    None if mine is None or not expected else _nearest(mine, expected),
-                    None if mine is None or not expected else _least_effort(mine, expected),
+                    None if mine is None or expected is None else _nearest(mine, expected),
+                    None if mine is None or expected is None else _least_effort(mine, expected),
                     _by_values(passes, values[layer]),
                     tuple(x for x, _, _ in of),
                 )
@@ -133,6 +132,11 @@ def _seen(passes: Sequence[Pass], loose: Sequence[Tensor]) -> Tensor | None:
     them, in order."""
     total: Tensor | None = None
     w = passes[0].w
+    first = passes[0]
+    if len(passes) == 1 and w is not None and first.dy is not None and first.rows[0] < min(w.shape[1:]):
+        # dW' of few rows has no more eigenvalues than there are rows: the same ones, of a smaller product.
+        x, dy = (first.groups(t)[0].double() for t in (first.x, first.dy))
+        return _spectrum((x @ w[0].double().mT) @ dy.mT)
     for p in passes:
         if p.dw is not None:
             total = p.dw[0].double() + (0 if total is None else total)
@@ -150,38 +154,68 @@ def _seen(passes: Sequence[Pass], loose: Sequence[Tensor]) -> Tensor | None:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """M0 = V diag(values) V^-1 of a candidate, and V^-1 p. size: of q, were it as large as the rows of X."""
+    """M0 = V diag(values) V^-1 of candidates, E of them, and V^-1 p, all (E, D); plain, hermitian (E, D, D):
+    Gram matrices V^T V and V^T conj V, as q meets V. size (E,): of q, were it as large as the rows of X."""
 
     values: Tensor
-    vectors: Tensor
     p: Tensor
-    size: float
+    plain: Tensor
+    hermitian: Tensor
+    size: Tensor
 
-    def effort(self, seen: Tensor) -> float:
-        """The smallest q that moves eigenvalues to those seen, relative to its size."""
-        a = (self.p / (self.values - seen[:, None])) @ self.vectors.mT
+    def effort(self, seen: Tensor) -> Tensor:
+        """The smallest q that moves eigenvalues to those seen, relative to its size, (E,).
+
+        Equations a q = 1, one for each eigenvalue, real and imaginary parts; q = a^T (a a^T)^-1 1, so that
+        only a a^T is made, which the Gram matrices give. Of two conjugates one says everything.
+        """
+        upper = seen[seen.imag > -1e-9 * seen.abs().max()]
+        c = self.p[:, None] / (self.values[:, None] - upper[:, None])
+        straight, crossed = c @ self.plain @ c.mT, c @ self.hermitian @ c.mH
+        both = torch.cat(
+            [
+                torch.cat([(crossed + straight).real, (straight - crossed).imag], 2),
+                torch.cat([(straight + crossed).imag, (crossed - straight).real], 2),
+            ],
+            1,
+        ).div(2)
+        # An equation of a real eigenvalue has no imaginary part.
+        count = len(upper)
+        keep = torch.cat([torch.ones(count, dtype=torch.bool), upper.imag > 1e-9 * seen.abs().max()])
         # Equations as long as they are far from solved by chance: each is brought to unit length.
-        scale = a.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        one = torch.ones(len(a), 1, dtype=a.dtype) / scale
-        a = a / scale
-        u, s, vh = torch.linalg.svd(torch.cat([a.real, a.imag]), full_matrices=False)
-        keep = s > _RANK * s[0]
-        target = torch.cat([one.real, one.imag])
-        q = vh.mT[:, keep] @ ((u.mT @ target)[keep] / s[keep, None])
-        return float(q.norm()) / self.size
+        scale = crossed.diagonal(dim1=1, dim2=2).real.clamp_min(1e-300).rsqrt().repeat(1, 2)
+        target = torch.cat([scale[:, :count], torch.zeros_like(scale[:, :count])], 1)[:, keep]
+        gram = (both * scale[:, :, None] * scale[:, None])[:, keep][:, :, keep]
+        values, vectors = torch.linalg.eigh(gram)
+        parts = (vectors.mT @ target[:, :, None])[:, :, 0].square() / values.clamp_min(1e-300)
+        clear = values > _RANK**2 * values[:, -1:]
+        effort: Tensor = (parts * clear).sum(1).sqrt() / self.size
+        return effort
 
 
-def _expected(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[Expected]:
-    """Of a candidate as it is, and less its mean row."""
-    w, dy, out = w_NK.double(), dy_TN.double(), []
+def _expected(triples: Sequence[tuple[Tensor, ...]]) -> Expected:
+    """Of each candidate as it is, and less its mean row: two after one another."""
+    parts = [part for triple in triples for part in _parts(*triple)]
+    return Expected(*(torch.stack(each) for each in zip(*parts, strict=True)))
+
+
+def _parts(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[tuple[Tensor, ...]]:
+    w, dy = w_NK.double(), dy_TN.double()
+    out: list[tuple[Tensor, ...]] = []
     for x in (x_TK.double(), x_TK.double() - x_TK.double().mean(0)):
         rms = float(x.square().mean().sqrt())
-        if w.shape[1] <= w.shape[0]:
-            square, p, size = w.mT @ (dy.mT @ x), w.mT @ dy.sum(0), rms * w.shape[1] ** 0.5
+        size = rms * w.shape[1] ** 0.5
+        if len(x) < min(w.shape):
+            # (X - 1 q^T) W^T dY^T is of T rows and has the same eigenvalues: p is 1, and dY W q comes for q.
+            square, p, back = (x @ w.mT) @ dy.mT, torch.ones(len(x)), (dy @ w).mT
+        elif w.shape[1] <= w.shape[0]:
+            square, p, back = w.mT @ (dy.mT @ x), w.mT @ dy.sum(0), None
         else:
-            square, p, size = (dy.mT @ x) @ w.mT, dy.sum(0), rms * float(w.norm())
+            square, p, back, size = (dy.mT @ x) @ w.mT, dy.sum(0), None, rms * float(w.norm())
         values, vectors = torch.linalg.eig(square)
-        out.append(Expected(values, vectors, torch.linalg.solve(vectors, p.to(vectors.dtype)), size))
+        met = vectors if back is None else back.to(vectors.dtype) @ vectors
+        of_p = torch.linalg.solve(vectors, p.to(vectors.dtype))
+        out.append((values, of_p, met.mT @ met, met.mT @ met.conj(), torch.tensor(size).double()))
     return out
 
 
@@ -191,20 +225,23 @@ def _spectrum(square: Tensor) -> Tensor:
     return values[values.abs().argsort(descending=True)[:VALUES]]
 
 
-def _nearest(mine: Tensor, candidates: Sequence[Sequence[Expected]]) -> Tensor:
+def _nearest(mine: Tensor, expected: Expected) -> Tensor:
     """Of spectra as they are: bears a W that has moved from the candidate's, and small centres."""
-
-    def apart(one: Expected) -> float:
-        theirs = one.values[one.values.abs().argsort(descending=True)[: len(mine)]]
-        a, b = (torch.stack([t.real, t.imag.abs()], 1) for t in (mine, theirs))
-        return float((a - b).norm() / (a.norm() + b.norm()))
-
-    return torch.tensor([min(apart(one) for one in each) for each in candidates]).argsort()
+    order = expected.values.abs().argsort(1, descending=True)[:, : len(mine)]
+    theirs = expected.values.gather(1, order)
+    a, b = (torch.stack([t.real, t.imag.abs()], -1) for t in (mine, theirs))
+    apart = (a - b).norm(dim=(1, 2)) / (a.norm() + b.norm(dim=(1, 2)))
+    return _ranked(apart)
 
 
-def _least_effort(mine: Tensor, candidates: Sequence[Sequence[Expected]]) -> Tensor:
+def _least_effort(mine: Tensor, expected: Expected) -> Tensor:
     """Bears any centre, where W is as the candidate says."""
-    return torch.tensor([min(one.effort(mine) for one in each) for each in candidates]).argsort()
+    return _ranked(expected.effort(mine))
+
+
+def _ranked(apart: Tensor) -> Tensor:
+    """Candidates by the nearer of their two forms."""
+    return apart.view(-1, 2).amin(1).argsort()
 
 
 def _values(x_TK: Tensor) -> Tensor:
@@ -216,7 +253,7 @@ def _values(x_TK: Tensor) -> Tensor:
     return torch.nn.functional.pad(rest, (0, VALUES - len(rest)))
 
 
-def _by_values(passes: Sequence[Pass], candidates: Sequence[Sequence[Tensor]]) -> Tensor:
+def _by_values(passes: Sequence[Pass], candidates: Tensor) -> Tensor:
     # Rows of all passes share B and have row bases of their own: stacked, singular values are those of all.
     mine = _values(torch.cat([p.groups(p.x)[0].double() for p in passes]))
-    return torch.tensor([min(float((v - mine).norm()) for v in each) for each in candidates]).argsort()
+    return _ranked((candidates - mine).norm(dim=1))

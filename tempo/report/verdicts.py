@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tempo.config import Config
 
 OWN: Final = "tempo attack --script train.py:subject --scheme"
+#: Where it says what can be done, and what that costs.
+_MENDED: Final = 'What mends each, and at what cost: docs/secrecy.md, "What leaks, and what mends it"'
 #: Verdicts that are said with the names of their attacks, worst first.
 _NAMED: Final = {"broken": "broken by", "leaks": "leaks to", "visible": "visible by construction to"}
 _COUNTED: Final = {"undecided": "undecided", "holds": "held against", "skipped": "not measured"}
@@ -46,7 +48,9 @@ def note(config: Config) -> str:
     differ = (
         f", with other settings than here ({', '.join(other)})" if config.scheme == "mixing" and other else ""
     )
+    bad = config.scheme == "mixing" and ("broken" in of or "leaks" in of)
     return (
         f"attack suite, scheme {config.scheme}, measured {data['date']} on the reference runs{differ}: "
-        f"{'; '.join([*named, *counted]) or 'nothing was measured'}. Your own model: {OWN} {config.scheme}"
+        f"{'; '.join([*named, *counted]) or 'nothing was measured'}. "
+        f"{f'{_MENDED}. ' if bad else ''}Your own model: {OWN} {config.scheme}"
     )

@@ -59,6 +59,7 @@ def test_the_note_names_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts.note(Config()) == (
         "attack suite, scheme mixing, measured 2026-01-02 on the reference runs, "
         "with other settings than here (rounds): broken by c, d; leaks to b; held against 1; not measured 1. "
+        'What mends each, and at what cost: docs/secrecy.md, "What leaks, and what mends it". '
         "Your own model: tempo attack --script train.py:subject --scheme mixing"
     )
     assert "nothing was measured" in verdicts.note(Config(scheme="monomial"))

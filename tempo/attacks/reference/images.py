@@ -18,6 +18,7 @@ what the attacker has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, cast, final
 
@@ -25,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tempo.attacks.reference.subject import Batch, Phase, Public, Subject, sgd, state_of
+from tempo.attacks.reference.subject import RATE, Batch, Phase, Public, Subject, sgd, state_of
 from tempo.attacks.reference.train import trained
 from tempo.demo.data import ImageSet, load_images
 from tempo.fetch import Say
@@ -34,6 +35,9 @@ _TRAIN_BATCH: Final = 64
 #: Images of the public half that the attacker is given.
 _PUBLIC: Final = 8192
 _DECOYS: Final = 24
+#: Many small steps, each of which is a trial, and batches that were not run.
+_STEPS: Final = 64
+_OTHERS: Final = 96
 #: Two that look alike.
 _KINDS: Final = (3, 8)
 _KIND_BATCH: Final = 64
@@ -96,9 +100,17 @@ def mlp(say: Say) -> Subject:
 def steps(say: Say) -> Subject:
     """Raises DataError."""
     subject = mlp(say)
-    late = replace(subject.phases[-1], micro=1)
+    run, decoys = (
+        _smaller(batches)[:most]
+        for batches, most in ((subject.batches, _STEPS), (subject.public.decoys, _OTHERS))
+    )
     return replace(
-        subject, name="steps", title=f"{subject.title}, late steps of one batch each", phases=(late,)
+        subject,
+        name="steps",
+        title=f"{subject.title}, late steps of one batch each",
+        phases=(Phase(run, subject.phases[-1].state),),
+        optimizer=_slow,
+        public=replace(subject.public, decoys=decoys),
     )
 
 
@@ -135,6 +147,21 @@ def kinds(say: Say) -> Subject:
         title=f"{subject.title}, asked with batches of one kind of image",
         phases=(Phase(tuple(full), subject.phases[-1].state, training=False),),
         public=Public(inputs=inputs, labels=labels),
+    )
+
+
+def _slow(parameters: Any) -> torch.optim.Optimizer:
+    """A rate as schedules end with: over many steps W stays near the candidate's."""
+    return torch.optim.SGD(parameters, lr=RATE / 100)
+
+
+def _smaller(batches: Sequence[Batch]) -> tuple[Batch, ...]:
+    """As large as those of training."""
+    return tuple(
+        part
+        for x, y in batches
+        for part in zip(x.split(_TRAIN_BATCH), y.split(_TRAIN_BATCH), strict=True)
+        if len(part[0]) == _TRAIN_BATCH
     )
 
 

@@ -48,11 +48,11 @@ class MomentsScorer(Scorer[list[Spaces]]):
                 x = x - x.mean(0) if any(a.rounds for a in plain.right[g].stretches) else x
                 of_y = torch.linalg.eigh(w @ (x.mT @ x) @ w.mT).eigenvectors[:, -TOP:]
                 enter(f"space of W and X, {kind}", _overlap(each.features, b @ w.mT @ of_y), TOP / k)
-                if each.public_features is not None:
+                if each.public_features is not None and each.named_features is not None:
                     known = b @ each.public_features
                     enter(
                         f"directions named by W0 and covariance, {kind}",
-                        _cosines(each.features, known),
+                        _cosines(each.named_features, known),
                         1 / k,
                     )
         how = "derived: a random space or direction"

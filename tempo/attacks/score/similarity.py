@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import final
 
@@ -25,8 +26,8 @@ class SimilarityScorer(Scorer[list[Ranked]]):
         values: dict[str, list[float]] = defaultdict(list)
         chances: dict[str, list[float]] = defaultdict(list)
         for each in guess:
-            mine = _moment(torch.cat([truth.of(i).groups[0] for i in each.x_ids]))
-            apart = torch.tensor([float((_moment(x) - mine).norm()) for x in each.known])
+            mine = torch.cat([truth.of(i).groups[0] for i in each.x_ids]).double()
+            apart = torch.tensor([_apart(x.double(), mine) for x in each.known])
             if len(apart) < 2 or apart.min() == apart.max():
                 continue
             right = int(apart.argmin())
@@ -43,8 +44,11 @@ class SimilarityScorer(Scorer[list[Ranked]]):
         return {name: Trials(v, sum(chances[name]) / len(v), how) for name, v in values.items()}
 
 
-def _moment(x_TK: Tensor) -> Tensor:
-    """Sums, not means: rows that are zero were left out, and count for nothing."""
-    x = x_TK.double()
-    moment: Tensor = x.mT @ x
-    return moment
+def _apart(x_TK: Tensor, y_SK: Tensor) -> float:
+    """|X^T X - Y^T Y|. Sums, not means: rows that are zero were left out, and count for nothing. Few rows are
+    compared by products of rows: |X^T X|^2 - 2 |X Y^T|^2 + |Y^T Y|^2."""
+    if max(len(x_TK), len(y_SK)) >= x_TK.shape[1]:
+        return float((x_TK.mT @ x_TK - y_SK.mT @ y_SK).norm())
+    squares = ((x_TK @ x_TK.mT), (x_TK @ y_SK.mT), (y_SK @ y_SK.mT))
+    xx, xy, yy = (float(t.square().sum()) for t in squares)
+    return math.sqrt(max(xx - 2 * xy + yy, 0.0))

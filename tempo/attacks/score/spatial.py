@@ -1,13 +1,14 @@
 """Judge of attack 14. Images are trials: the structural similarity (Wang and others 2004) of the best of the
 recovered maps in an image's place to any true map of its batch.
 
-True maps: the strongest channels of the plain operand. Chance: the same maps against the same true ones
-turned
-by a quarter, which are images with the same statistics that nobody sent.
+True maps: the strongest channels of the plain operand. Chance: the same maps against as many true ones of
+another batch of the same layer, which are other images of the same kind; where no other was sent, against the
+same true ones turned by a quarter.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, final
 
 import numpy as np
@@ -36,13 +37,12 @@ class SpatialScorer(Scorer[list[Maps]]):
         values: list[float] = []
         blind: list[float] = []
         for each in guess:
-            true = _true(each, truth)
+            true, other = _true(each, truth), _other(each, truth)
             for image in each.maps_MCIJ:
                 values.append(float(_table(image, true).max()))
-                blind.append(float(_table(image, np.rot90(true, axes=(-2, -1))).max()))
-        how = "the same maps against true ones turned by a quarter, measured"
-        note = "rows are taken as they came: an order that keys permuted is not sought"
-        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how, note)}
+                blind.append(float(_table(image, other).max()))
+        how = "the same maps against images of another batch, measured"
+        return {"maps of convolutions": Trials(values, float(np.mean(blind)), how)}
 
     def pictures(self, guess: list[Maps], truth: Truth) -> list[tuple[str, Tensor, Tensor]]:
         """(how it was made, recovered, the true map it is nearest to), the best of some images."""
@@ -58,9 +58,17 @@ class SpatialScorer(Scorer[list[Maps]]):
         return out[:_PICTURES]
 
 
-def _true(each: Maps, truth: Truth) -> Array:
-    """(images * channels, I, J)."""
-    plain = truth.of(each.operand).groups[each.group].double().numpy()
+def _other(each: Maps, truth: Truth) -> Array:
+    weight = truth.of(each.operand).weight
+    for id_ in each.others:
+        if truth.of(id_).weight == weight:
+            return _true(each, truth, id_)
+    return np.rot90(_true(each, truth), axes=(-2, -1))
+
+
+def _true(each: Maps, truth: Truth, id_: int | None = None) -> Array:
+    """(images * channels, I, J). id_: of another operand of that form."""
+    plain = truth.of(each.operand if id_ is None else id_).groups[each.group].double().numpy()
     height, width = each.maps_MCIJ.shape[-2:]
     strong = np.argsort(-plain.var(0))[:_CHANNELS]
     count = -(-len(plain) // (height * width))
@@ -76,21 +84,30 @@ def _true(each: Maps, truth: Truth) -> Array:
 def _table(maps_CIJ: Array, true_TIJ: Array) -> Array:
     """|SSIM| of each map with each true one, (c, t); both made even in mean and deviation first, and either
     sign taken, since neither is known to an attacker. Constant maps resemble nothing."""
-    a, b = _even(maps_CIJ)[:, None], _even(true_TIJ)[None]
-    size = min(_WINDOW, *maps_CIJ.shape[-2:])
-
-    def mean(t: Array) -> Array:
-        return np.asarray(uniform_filter(t, (0, 0, size, size), mode="reflect"))
-
-    ma, mb = mean(a), mean(b)
-    va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
+    height, width = maps_CIJ.shape[-2:]
+    a, b = (_even(t).reshape(len(t), -1) for t in (maps_CIJ, true_TIJ))
+    # The window's mean as a matrix (places, places): only its products with pairs are made pair by pair.
+    mean = _window(height, width)
+    ma, mb = a @ mean.T, b @ mean.T
+    va, vb = (a * a) @ mean.T - ma * ma, (b * b) @ mean.T - mb * mb
     # Constants of the index for a range of about four deviations.
     c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
-    bottom = (ma * ma + mb * mb + c1) * (va + vb + c2)
-    plus = (2 * ma * mb + c1) * (2 * cov + c2) / bottom
-    minus = (-2 * ma * mb + c1) * (-2 * cov + c2) / bottom
+    plus, minus = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
+    for at, weights in enumerate(mean):
+        both = np.outer(ma[:, at], mb[:, at])
+        cov = (a * weights) @ b.T - both
+        bottom = (ma[:, at, None] ** 2 + mb[:, at] ** 2 + c1) * (va[:, at, None] + vb[:, at] + c2)
+        plus += (2 * both + c1) * (2 * cov + c2) / bottom
+        minus += (-2 * both + c1) * (-2 * cov + c2) / bottom
     alive = (maps_CIJ.std((-2, -1)) > 1e-9)[:, None] & (true_TIJ.std((-2, -1)) > 1e-9)[None]
-    return np.where(alive, np.maximum(plus.mean((-2, -1)), minus.mean((-2, -1))), 0.0)
+    return np.where(alive, np.maximum(plus, minus) / len(mean), 0.0)
+
+
+@cache
+def _window(height: int, width: int) -> Array:
+    size = min(_WINDOW, height, width)
+    one = np.eye(height * width).reshape(-1, height, width)
+    return np.asarray(uniform_filter(one, (0, size, size), mode="reflect").reshape(len(one), -1).T)
 
 
 def _even(t: Array) -> Array:

@@ -1,7 +1,9 @@
 """Judge of attack 4.
 
-An operand is recognised if the candidate is what was sealed; a row is placed if it is taken for itself (or
-for its equal); a link is right if both operands have the same zeros in plain."""
+An operand is recognised if, of all candidates, the one it is taken for comes nearest to what was sealed: a
+candidate is what its batch would have been under weights that the attacker has, which steps have moved since.
+A row is placed if it is taken for itself (or for its equal); a link is right if both operands have the same
+zeros in plain."""
 
 from __future__ import annotations
 
@@ -29,17 +31,17 @@ class ZeroPatternScorer(Scorer[ZeroPatterns]):
         batches, rows, chance_rows = [], [], []
         for each in guess.recognised:
             x = truth.of(each.x_id)
-            taken = torch.from_numpy(each.plain).to(x.plain.dtype)
-            right = taken.shape == x.plain.shape and torch.equal(taken, x.plain)
+            apart = [float((torch.from_numpy(t) - x.plain).norm()) for t in each.known]
+            taken, right = torch.from_numpy(each.known[each.at]), apart[each.at] == min(apart)
             batches.append(float(right))
             if right and len(each.rows):
                 # The plain row with the largest share: the row itself where rows are only permuted.
-                own = x.plain[matrix(x.left[0]).abs().argmax(1)]
+                own = taken[matrix(x.left[0]).abs().argmax(1)]
                 found = taken[torch.from_numpy(each.rows)]
                 rows += (own == found).all(1).double().tolist()
                 chance_rows.append(1 / len(x.plain))
         if batches:
-            blind = sum(1 / each.among for each in guess.recognised) / len(guess.recognised)
+            blind = sum(1 / len(each.known) for each in guess.recognised) / len(guess.recognised)
             out["X among candidates"] = Trials(batches, blind, "one of as many candidates")
         if rows:
             blind = sum(chance_rows) / len(chance_rows)

@@ -8,6 +8,7 @@ from bench_lab import Lab, RowsPermuted, digits, scheme
 
 from tempo.attacks import NothingToAttack, Transcript
 from tempo.attacks.score.spatial import SpatialScorer
+from tempo.attacks.seriation import ordered, symmetries
 from tempo.attacks.spatial import Batch, Spatial, edges, natural
 from tempo.secrecy.basis import identity
 
@@ -46,6 +47,47 @@ def test_undefended_maps_are_the_images(tmp_path):
 def test_mixed_features_do_not_hide_images_if_rows_keep_their_order(tmp_path):
     score, chance, _ = scores(tmp_path, RowsInOrder(block=64))
     assert score > chance + 0.15
+
+
+def textures():
+    """Images (M, I, J, C) whose places all differ and whose neighbours are alike."""
+    torch.manual_seed(11)
+    noise = F.interpolate(torch.randn(2 * IMAGES, 64, 4, 4), size=SIDE, mode="bicubic", align_corners=True)
+    # Positive, as activations are, some channels stronger than others.
+    return F.softplus(noise).permute(0, 2, 3, 1) * torch.logspace(0, -1, 64)
+
+
+class RowsAlone(RowsPermuted):
+    """A knob turned down: features as they are, rows permuted."""
+
+    name = "rows alone"
+
+    def features(self, stream, lengths):
+        return [identity(length) for length in lengths]
+
+
+@pytest.mark.parametrize("chosen", [RowsAlone(), scheme("monomial")])
+def test_permuted_rows_are_put_in_order_where_neighbours_are_alike(tmp_path, chosen):
+    """A planted leak: what keys permuted, the likeness of neighbours undoes."""
+    x, lab = textures(), Lab(chosen, tmp_path)
+    weight = lab.weight(torch.randn(1, 64, 64))
+    for batch in x.split(IMAGES):
+        lab.forward(weight, batch.reshape(1, -1, 64).contiguous())
+    guess = Spatial().run(lab.transcript, Batch(images=IMAGES))
+    found = SpatialScorer().score(guess, lab.truth)["maps of convolutions"]
+    assert np.mean(found.values) > 0.9
+    assert found.chance < 0.7
+
+
+def test_the_grid_of_one_image_is_found():
+    torch.manual_seed(11)
+    noise = F.interpolate(torch.randn(1, 64, 3, 3), size=SIDE, mode="bicubic", align_corners=True)
+    texture = noise[0].flatten(1).T.double().numpy()
+    shuffled = np.random.default_rng(3).permutation(len(texture))
+    _, places = ordered(texture[shuffled], 1, SIDE)
+    whole = shuffled[places[0]].reshape(SIDE, SIDE)
+    true = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
+    assert max(float((each == true).mean()) for each in symmetries(whole)) > 0.95
 
 
 def test_mixed_rows_do(tmp_path):
