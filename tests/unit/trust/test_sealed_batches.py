@@ -223,15 +223,13 @@ def test_every_record_once_seeded_and_anew_in_each_pass(large):
     path, key, _ = large
     data = SealedDataset(path, DataKey.load(key), keep=2 << 20)
     sampler = SealedSampler(data, generator=torch.Generator().manual_seed(3))
-    first, second = list(sampler), list(sampler)
+    assert (first := list(sampler)) != (second := list(sampler))
     assert sorted(first) == sorted(second) == list(range(2003))
-    assert first != second
     assert len(sampler) == 2003
     again = SealedSampler(data, generator=torch.Generator().manual_seed(3))
     again.set_epoch(1)
     assert list(again) == second
-    other = SealedSampler(data, generator=torch.Generator().manual_seed(4))
-    assert list(other) != first
+    assert list(SealedSampler(data, generator=torch.Generator().manual_seed(4))) != first
     with pytest.raises(UsageError):
         SealedSampler(data, window=-1)
 
@@ -259,12 +257,10 @@ def test_shuffled_blocks_open_each_segment_about_once(large, monkeypatch):
     monkeypatch.setattr(Segments, "open_into", counting)
     for xs, ys in DataLoader(data, batch_size=64, sampler=SealedSampler(data)):
         assert torch.equal(xs, x[ys])
-    segments = len(set(numbers))
-    assert segments >= 2003 * 3072 // SEGMENT
+    assert (segments := len(set(numbers))) >= 2003 * 3072 // SEGMENT
     assert len(numbers) < 1.4 * segments
     numbers.clear()
-    for _ in DataLoader(data, batch_size=64, shuffle=True):
-        pass
+    list(DataLoader(data, batch_size=64, shuffle=True))
     assert len(numbers) > 3 * segments  # what it is there to avoid
 
 
