@@ -5,7 +5,7 @@
         cached      one segment again and again: it never leaves the core's cache, and no file can be read so
     read, write     plain files through the page cache; written to the page cache, and to the disk (fsync)
     sealed          the same bytes through SealedWriter and SealedFile, by size of a record
-    loader          a DataLoader over SealedDataset
+    loader          a DataLoader over SealedDataset: see seal_loader.py
 
 Rates and shares are of the fastest run of each, since other tenants only ever add time:
 share = plain bytes per second / those of the baseline.
@@ -23,17 +23,16 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from tempo.bench.result import SEAL_FIELDS, Result
 from tempo.bench.seal_alone import Case, aes_alone, plain_file
+from tempo.bench.seal_loader import loaders
 from tempo.bench.timing import Repeats, Spread, Work, interleaved
-from tempo.data import Memory, SealedDataset
+from tempo.data.dataset import Memory
 from tempo.errors import DataError
 from tempo.trust.sealed import DataKey, SealedFile, SealedWriter
 from tempo.trust.sealed.format import Field
-from tempo.trust.sealed.stream import SEGMENT
+from tempo.trust.sealed.sources import Arrays
 
 Say = Callable[[str], None]
 
@@ -155,6 +154,7 @@ def _sealed(
     rows = array[: count * size].reshape(count, size)
     kept, path = folder / f"{size}.tempo", folder / "new.tempo"
     writers: list[SealedWriter] = []
+    source = Arrays({"x": rows})
 
     def start(where: Path) -> SealedWriter:
         return SealedWriter(where, key, kind="arrays", name="bench", fields=(Field("x", "|u1", (size,)),))
@@ -171,6 +171,10 @@ def _sealed(
     def write() -> None:
         writers.append(start(path))
         fill(writers[-1])
+
+    def bulk() -> None:
+        writers.append(start(path))
+        source.fill(writers[-1])
 
     def durable() -> None:
         with start(path) as out:
@@ -191,6 +195,11 @@ def _sealed(
         sealed + "write",
         Case(write, "sealed write", "written", aes="seal", plain="write", prepare=prepare, **of),
     )
+    if size == settings.records[0]:
+        yield (
+            sealed + "rows",
+            Case(bulk, "sealed write", "rows at once", aes="seal", plain="write", prepare=prepare, **of),
+        )
     yield (
         sealed + "durable",
         Case(durable, "sealed write", "durable", aes="seal", plain="durable", prepare=prepare, **of),
@@ -205,42 +214,6 @@ def _sealed(
         sealed + "shuffled",
         Case(lambda: read(order), "sealed read", "shuffled", aes="open", plain="read", **of),
     )
+    of["volume"] = volume
     if size == settings.records[0]:
-        yield from _loaders(settings, stack, key, kept, count, size)
-
-
-def _loaders(
-    settings: Settings, stack: ExitStack, key: DataKey, path: Path, count: int, size: int
-) -> Iterator[tuple[str, Case]]:
-    for name, keep in (("", 4 << 20), (", all kept", settings.volume + SEGMENT)):
-        for workers in settings.workers:
-            data = SealedDataset(path, key, keep=keep)
-            stack.callback(data.close)
-            yield (
-                f"loader {workers}{name}",
-                Case(
-                    _loading(data, workers),
-                    f"loader, {workers} workers",
-                    f"shuffled{name}",
-                    record=size,
-                    volume=count * size,
-                    aes="open",
-                ),
-            )
-
-
-def _loading(data: SealedDataset, workers: int) -> Work:
-    loader: Any = DataLoader(
-        data,
-        batch_size=256,
-        shuffle=True,
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(_SEED),
-        multiprocessing_context="fork" if workers else None,
-    )
-
-    def work() -> None:
-        for _ in loader:
-            pass
-
-    return work
+        yield from loaders(settings.workers, stack, key, kept, settings.volume)

@@ -55,9 +55,7 @@ def seal(
         ) as writer,
     ):
         task = bar.add_task(f"Sealing {found.count} records", total=found.count)
-        for record in found.records():
-            writer.add(*record)
-            bar.advance(task)
+        found.fill(writer, lambda done: bar.update(task, completed=done))
     row = {"out": str(out), "kind": found.kind, "records": found.count, "bytes": out.stat().st_size}
     row |= {"key": sealing.name, "sequence": sequence}
     if as_json:

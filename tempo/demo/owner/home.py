@@ -76,9 +76,7 @@ class Home(Hidden):
         """Training images and labels, under the data key: how many. The test images stay in-house."""
         source = Arrays({"x": images.train_x.numpy(), "y": images.train_y.numpy()})
         with SealedWriter(path, self.data_key, kind=source.kind, name=KEY_NAME, fields=source.fields) as out:
-            for number, record in enumerate(source.records(), 1):
-                out.add(*record)
-                progress(number, source.count)
+            source.fill(out, lambda done: progress(done, source.count))
         return source.count
 
     def set_policy(self, demands: str, *, unsafe: bool) -> None:

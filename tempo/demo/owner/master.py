@@ -120,8 +120,7 @@ def sealed(orders: Orders, model: nn.Module, ledger: Ledger) -> str:
     with SealedWriter(
         orders.model, recipient, kind=source.kind, name="model", fields=source.fields, sequence=orders.steps
     ) as out:
-        for record in source.records():
-            out.add(*record)
+        source.fill(out)
     digest = hashlib.sha256(orders.model.read_bytes()).hexdigest()
     ledger.append(
         Kind.CHECKPOINT_WRITTEN,

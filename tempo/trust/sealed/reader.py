@@ -1,9 +1,9 @@
-"""Reads a sealed file at random, record by record: only the segments that a record lies in are opened."""
+"""Reads a sealed file at random, by record or by batch: only the segments that they lie in are opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,15 +25,15 @@ from tempo.trust.sealed.format import (
     unpack_header,
     unpack_manifest,
 )
+from tempo.trust.sealed.index import Index
 from tempo.trust.sealed.keys import DataKey, OwnerKey
 from tempo.trust.sealed.plain import PlainStream
 from tempo.trust.sealed.stream import SEGMENT, Segments
 
 #: Default of `keep`: batches of neighbours.
 KEEP: Final = 4 << 20
-#: Entries of the index that are decoded at once, 64 KiB of them, and how many such blocks stay (16 MiB).
-_BLOCK: Final = 8192
-_BLOCKS: Final = 256
+#: A row up to this is gathered with others in one step; larger ones one by one.
+_SMALL: Final = SEGMENT // 2
 
 #: Memory for so many bytes, the caller's own and writable; contents do not matter.
 Allocate = Callable[[int], memoryview]
@@ -78,7 +78,6 @@ class SealedFile(Hidden):
             raise UsageError(f"bytes that are kept are none or more, not {keep}")
         self._path = path
         self._allocate = allocate
-        self._ends: dict[int, NDArray[np.int64]] = {}
         try:
             fd = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -88,7 +87,8 @@ class SealedFile(Hidden):
             self.manifest = self._read_manifest()
             if self.manifest.records * OFFSET > self._index_end:
                 raise TamperedError(f"{self._path}: its index does not fit it")
-            self._index = self._index_end - self.manifest.records * OFFSET
+            self._records_end = self._index_end - self.manifest.records * OFFSET
+            self._index = Index(self.read, self._records_end, self.manifest.records)
             self._expect(expected or Expected())
         except BaseException:
             os.close(fd)
@@ -141,21 +141,83 @@ class SealedFile(Hidden):
     def __len__(self) -> int:
         return self.manifest.records
 
+    @property
+    def keep(self) -> int:
+        """Bytes of opened segments that stay in memory, at most."""
+        return self._plain.keep
+
+    @property
+    def records_length(self) -> int:
+        """Plain bytes of all records together."""
+        return self._records_end
+
     def record(self, number: int) -> memoryview:
         """Memory of the caller's own. Raises IndexError, TamperedError."""
         if not 0 <= number < self.manifest.records:
             raise IndexError(f"record {number} of {len(self)}")
-        block, at = divmod(number, _BLOCK)
-        ends = self._ends.get(block)
-        if ends is None:
-            ends = self._read_ends(block)
-        start, end = int(ends[at]), int(ends[at + 1])
-        if not 0 <= start <= end <= self._index:
-            raise TamperedError(f"{self._path}: the index of record {number} does not fit the file")
+        start, end = self._index.one(number)
         segment, skip = divmod(start, SEGMENT)
-        if end - start <= SEGMENT - skip and end - start < SEGMENT:
-            return memoryview(bytearray(self._plain.segment(segment)[skip : skip + end - start]))
+        last = skip + end - start
+        if last <= SEGMENT and last - skip < SEGMENT:
+            return memoryview(bytearray(self._plain.segment(segment)[skip:last]))
         return self.read(start, end - start)
+
+    def records(self, numbers: Sequence[int]) -> list[memoryview]:
+        """A batch, in the order asked for, a number that comes twice as two copies. Segments are opened in
+        the file's order, each once; small records of one batch share one piece of memory, the caller's own.
+        Raises IndexError, TamperedError: nothing is handed out then."""
+        wanted = np.array(numbers, np.int64).reshape(-1)
+        ordered = np.unique(wanted)
+        starts, ends = self._bounds(ordered)
+        small = ends - starts < SEGMENT
+        memory = self._allocate(int((ends - starts)[small].sum()))
+        found: dict[int, memoryview] = {}
+        # A run: neighbours in the file, read at once.
+        breaks = np.flatnonzero((starts[1:] != ends[:-1]) | ~small[1:] | ~small[:-1]) + 1
+        at = 0
+        for run in np.split(np.arange(len(ordered)), breaks) if len(ordered) else ():
+            first, last = int(run[0]), int(run[-1])
+            start, length = int(starts[first]), int(ends[last] - starts[first])
+            if small[first]:
+                part = memory[at : at + length]
+                self._plain.read_into(start, part)
+                at += length
+            else:
+                part = self.read(start, length)
+            edges = (ends[run] - start).tolist()
+            for number, begin, end in zip(ordered[run].tolist(), [0, *edges], edges, strict=False):
+                found[number] = part[begin:end]
+        out: list[memoryview] = []
+        handed: set[int] = set()
+        for number in wanted.tolist():
+            out.append(memoryview(bytearray(found[number])) if number in handed else found[number])
+            handed.add(number)
+        return out
+
+    def rows(self, numbers: Sequence[int], length: int) -> NDArray[np.uint8]:
+        """A batch of records of one length, in bytes: [N, length], in the order asked for, memory of the
+        caller's own. Segments are opened in the file's order. Raises IndexError, TamperedError: nothing is
+        handed out then; UsageError where a record is not of this length."""
+        count = len(numbers)
+        if not count:
+            return np.empty((0, length), np.uint8)
+        start = self._neighbours(numbers, length)
+        if start is None:
+            wanted = np.array(numbers, np.int64)
+            starts, ends = self._bounds(wanted)
+            if not (ends - starts == length).all():
+                raise UsageError(f"{self._path}: its records are not all of {length} bytes")
+            if 0 < length <= _SMALL:
+                found = self._plain.gather(starts, length)
+                if found is not None:
+                    return found
+        out = np.frombuffer(self._allocate(count * length), np.uint8).reshape(count, length)
+        if start is None:
+            for row in np.argsort(starts, kind="stable").tolist():
+                self._plain.read_into(int(starts[row]), out[row].data)
+        else:
+            self._plain.read_into(start, out.reshape(-1).data)
+        return out
 
     def read(self, start: int, length: int) -> memoryview:
         """Plain bytes of the stream, in memory of the caller's own. Raises TamperedError."""
@@ -170,22 +232,23 @@ class SealedFile(Hidden):
     def close(self) -> None:
         """May be called again."""
         self._plain.close()
-        self._ends.clear()
+        self._index.clear()
 
-    def _read_ends(self, block: int) -> NDArray[np.int64]:
-        """Where the records of a block end, the end of the one before first: entries _BLOCK * block - 1 and
-        those that follow."""
-        first = block * _BLOCK
-        last = min(first + _BLOCK, self.manifest.records)
-        before = min(first, 1)
-        raw = self.read(self._index + (first - before) * OFFSET, (last - first + before) * OFFSET)
-        # An end beyond 2^63 turns negative, which no record may have.
-        found = np.frombuffer(raw, ">u8").astype(np.uint64).view(np.int64)
-        ends = found if before else np.concatenate([np.zeros(1, np.int64), found])
-        if len(self._ends) >= _BLOCKS:
-            self._ends.pop(next(iter(self._ends)))
-        self._ends[block] = ends
-        return ends
+    def _neighbours(self, numbers: Sequence[int], length: int) -> int | None:
+        """Where a batch begins that lies in the file as it is asked for; None for any other."""
+        first, count = numbers[0], len(numbers)
+        inside = first >= 0 and numbers[-1] == first + count - 1 < self.manifest.records
+        if not inside or list(numbers) != list(range(first, first + count)):
+            return None
+        return self._index.neighbours(first, count, length)
+
+    def _bounds(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and ends. Raises IndexError, TamperedError."""
+        # As an unsigned number, one below zero is beyond all records.
+        if len(numbers) and int(numbers.view(np.uint64).max()) >= self.manifest.records:
+            outside = (numbers < 0) | (numbers >= self.manifest.records)
+            raise IndexError(f"record {numbers[outside][0]} of {len(self)}")
+        return self._index.many(numbers)
 
     def __enter__(self) -> Self:
         return self

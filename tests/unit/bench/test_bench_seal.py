@@ -41,7 +41,18 @@ def test_rows_and_shares(folder):
         assert {(op, how) for op, how, record in rows if record == size} >= kinds
         assert rows["sealed read", "in order", size]["bytes"] == TINY.volume // size * size
         assert rows["sealed read", "shuffled", size]["bytes"] == min(16, TINY.volume // size) * size
-    assert ("loader, 0 workers", "shuffled, all kept", 3072) in rows
+    met = {
+        ("sealed write", "rows at once"),
+        ("data set", "in order, one by one"),
+        ("data set", "in order, batches"),
+    }
+    met |= {
+        ("loader, 0 workers", how) for how in ("in order, items", "in order, lists", "shuffled, all kept")
+    }
+    met |= {("loader, 0 workers", f"shuffled blocks, {how}") for how in ("items", "lists")}
+    for op, how in met:
+        assert rows[op, how, 3072]["bytes"] == TINY.volume // 3072 * 3072
+        assert rows[op, how, 3072]["cpu_share_of_aes_gcm"] > 0
     for row in result.rows:
         assert 0 < row["seconds_min"] <= row["seconds"] <= row["seconds_max"]
         assert row["gb_per_second"] == pytest.approx(row["bytes"] / row["seconds_min"] / 1e9)

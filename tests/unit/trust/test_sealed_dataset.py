@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tempo.data import Memory, SealedDataset
+from tempo.data import SealedDataset
+from tempo.data.dataset import Memory
 from tempo.errors import TamperedError, UsageError
 from tempo.trust.sealed import DataKey, SealedFile, SealedWriter
 from tempo.trust.sealed.plain import BATCH

@@ -1,32 +1,26 @@
-"""Sealed data as an ordinary PyTorch data set, opened inside the TEE alone.
-
-dataset = tempo.data.SealedDataset("train.tempo", DataKey.load(path))
-loader = DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2)
-"""
+"""A sealed file as an ordinary PyTorch data set: by item, and by batch, where segments are opened once."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
-from math import prod
 from pathlib import Path
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
-import msgspec
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from tempo.errors import UnsupportedError, UsageError
+from tempo.data.decode import columns, decoder, items, length
+from tempo.errors import UsageError
 from tempo.memory import Pool
 from tempo.trust.sealed.keys import DataKey, OwnerKey
 from tempo.trust.sealed.reader import KEEP, Expected, SealedFile
-
-__all__ = ["SealedDataset"]
+from tempo.trust.sealed.stream import SEGMENT
 
 #: Bytes of idle blocks for records of 1 MiB and more.
 _IDLE: Final = 256 << 20
+_LARGE: Final = 1 << 20
 
 
 @final
@@ -40,6 +34,8 @@ class Memory:
 
     def allocate(self, length: int) -> memoryview:
         """As `tempo.trust.sealed.reader.Allocate`."""
+        if length < _LARGE:
+            return np.empty(length, np.uint8).data
         if os.getpid() != self._owner:
             self._pool, self._owner = Pool(_IDLE), os.getpid()
         memory: memoryview = self._pool.empty((length,), torch.uint8).numpy().data
@@ -62,6 +58,7 @@ class SealedDataset(Dataset[Any]):
 
     A key is never pickled. So workers of a DataLoader are forked, or `key` is a function that can be pickled
     (one of a module): each spawned worker calls it, to read a key file or to ask the vault.
+    For small records: SealedSampler, and lists of numbers (`__getitem__`).
     Raises as `SealedFile`; an altered record raises TamperedError when it is read.
     """
 
@@ -83,13 +80,10 @@ class SealedDataset(Dataset[Any]):
             self._file.close()
             raise UsageError(f"{path} is a checkpoint: Session.resume reads it")
         self.classes = tuple(f.name for f in manifest.fields) if manifest.kind == "images" else ()
-        self._decode: Callable[[int, memoryview], Any] = {
-            "arrays": self._arrays,
-            "images": self._image,
-            "table": self._row,
-            "tensors": self._named_tensor,
-            "files": self._plain_file,
-        }[manifest.kind]
+        self._decode = decoder(manifest)
+        size = length(manifest.fields) if manifest.kind == "arrays" else SEGMENT
+        # Larger records lie each on its own: who holds one does not hold its batch.
+        self._length = size if size < SEGMENT else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What it was made of, for a spawned worker. Raises TypeError for a key: give a function."""
@@ -104,50 +98,52 @@ class SealedDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._file)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int | list[int]) -> Any:
+        """An item; or, of a list of numbers, a batch as DataLoader makes it of their items. Of arrays that is
+        the fastest way: one tensor [N, ...] of each array, and no item is made. Raises IndexError."""
+        if isinstance(index, list):
+            if self._length is None or self._transform is not None:
+                return default_collate(self.__getitems__(index))
+            found = self._columns(index, self._length)
+            return found[0] if len(found) == 1 else found
         number = index + len(self) if index < 0 else index
         item = self._decode(number, self._file.record(number))
         return item if self._transform is None else self._transform(item)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """A batch, neighbours first, so that each segment is opened once."""
-        items = {i: self[i] for i in sorted(set(indices))}
-        return [items[i] for i in indices]
+        """A batch, as DataLoader asks for it: each segment is opened once, in the file's order, all before
+        the first item is made. Items of arrays share the batch's memory; none shares a byte with another."""
+        if self._length is not None:
+            found = items(self._columns(indices, self._length))
+        else:
+            numbers = self._numbers(indices)
+            records = self._file.records(numbers)
+            found = [self._decode(*each) for each in zip(numbers, records, strict=True)]
+        return found if self._transform is None else [self._transform(item) for item in found]
+
+    def _columns(self, indices: Sequence[int], length: int) -> list[torch.Tensor]:
+        rows = self._file.rows(self._numbers(indices), length)
+        return columns(rows, self._file.manifest.fields)
+
+    def _numbers(self, indices: Sequence[int]) -> Sequence[int]:
+        """Counted from the beginning."""
+        if len(indices) and min(indices) < 0:
+            count = len(self)
+            return [index + count if index < 0 else index for index in indices]
+        return indices
+
+    @property
+    def keep(self) -> int:
+        """Bytes of opened segments that stay in memory, in each process."""
+        return self._file.keep
+
+    @property
+    def record_bytes(self) -> float:
+        """Of a record, on average."""
+        return self._file.records_length / max(1, len(self))
 
     def close(self) -> None:
         self._file.close()
-
-    def _arrays(self, number: int, record: memoryview) -> Any:
-        out, at = [], 0
-        for field in self._file.manifest.fields:
-            array, at = _array(record, at, field.dtype, field.shape)
-            out.append(array)
-        return out[0] if len(out) == 1 else tuple(out)
-
-    def _named_tensor(self, number: int, record: memoryview) -> Any:
-        field = self._file.manifest.fields[number]
-        return field.name, _array(record, 0, field.dtype, field.shape)[0]
-
-    def _row(self, number: int, record: memoryview) -> Any:
-        row = msgspec.msgpack.decode(record, type=list[Any])
-        return dict(zip((f.name for f in self._file.manifest.fields), row, strict=True))
-
-    def _plain_file(self, number: int, record: memoryview) -> Any:
-        name, _, data = msgspec.msgpack.decode(record, type=tuple[str, int | None, bytes])
-        return name, data
-
-    def _image(self, number: int, record: memoryview) -> Any:
-        name, label, data = msgspec.msgpack.decode(record, type=tuple[str, int | None, bytes])
-        try:
-            from PIL import Image, UnidentifiedImageError
-        except ImportError:
-            raise UnsupportedError("images need the package pillow", "install pillow") from None
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                rgb = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{name} is no image that can be read ({type(error).__name__})") from error
-        return torch.from_numpy(rgb.copy()).permute(2, 0, 1).contiguous(), label
 
 
 def _remade(
@@ -158,16 +154,3 @@ def _remade(
     keep: int,
 ) -> SealedDataset:
     return SealedDataset(path, key, transform=transform, expected=expected, keep=keep)
-
-
-def _array(record: memoryview, at: int, dtype: str, shape: tuple[int, ...]) -> tuple[Any, int]:
-    """A tensor over the record's own memory, copied only where it would not be aligned; and its end."""
-    if dtype == "bfloat16":
-        bits, end = _array(record, at, "<i2", shape)
-        return bits.view(torch.bfloat16), end
-    kind = np.dtype(dtype)
-    count = prod(shape)
-    array = np.frombuffer(record, kind, count, at).reshape(shape)
-    if not array.flags.aligned:
-        array = array.copy()
-    return cast(Any, torch.from_numpy(array)), at + count * kind.itemsize
