@@ -32,6 +32,8 @@ class SuiteName(StrEnum):
     seal = "seal"
 
 
+#: Of a table that is not shown in a terminal.
+_FILE_COLUMNS = 200
 #: Suites without a protected step of their own here.
 _NO_STEP = frozenset(
     {
@@ -232,6 +234,8 @@ def show(result: Result) -> None:
     from tempo.bench.report import short_table
 
     console = stdout()
+    if not console.is_terminal:  # a file has no edge: else words are cut into columns of four letters
+        console.width = max(console.width, _FILE_COLUMNS)
     console.print(table(f"bench {result.suite}", *short_table(result)))
     for crew, known in result.constants.items():
         rates = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if isinstance(value, float))
