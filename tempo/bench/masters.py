@@ -14,6 +14,7 @@ exchange that nothing overlaps with, at the speed of this machine's loopback.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ Say = Callable[[str], None]
 #: Seconds for processes to start, and for a run that hangs.
 _START_S: Final = 20.0
 _HANGS_S: Final = 900.0
+#: The last line of a traceback, perhaps with a rank before it.
+_ERROR: Final = re.compile(r"^(?:\[rank\d+\]: )?[\w.]+\.(\w+: .+)$", re.MULTILINE)
 _POLICY: Final = f"""tempo-policy = 1
 name = "bench scale"
 allow-unsafe = true
@@ -141,9 +144,14 @@ def _torchrun(folder: Path, masters: int, threads: int) -> list[Found]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.returncode:
-        said = [line.strip() for line in errors.splitlines() if "Error" in line or "refused" in line]
-        raise OutsideError(f"{masters} masters ended with an error: {said[0] if said else errors[-300:]}")
+        raise OutsideError(f"{masters} masters ended with an error: {said(errors)}")
     return [Found.read(folder, masters, rank) for rank in range(masters)]
+
+
+def said(errors: str) -> str:
+    """What went wrong first, of all that several processes and torchrun wrote on standard error."""
+    found = _ERROR.search(errors)
+    return found[1] if found else errors.strip()[-300:] or "they said nothing"
 
 
 def cores() -> list[int]:

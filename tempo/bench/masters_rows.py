@@ -2,6 +2,8 @@
 
     efficiency      (seconds of one master / n) / seconds of n
     own_efficiency  the same of own_seconds: machines of their own, workers never waited for (masters.py)
+    cpu_efficiency  the same of the CPU seconds of the busiest master, which say little of waiting, but do not
+                    depend on who else runs on the machine
 
 Losses are held to those of plain training of the same run, within what rounding may do (docs/numerics.md).
 """
@@ -92,6 +94,7 @@ def _rows(result: Result, runs: Runs, crew: Crew, variant: Variant) -> None:
 def _compared(runs: Runs, variant: Variant, masters: int) -> dict[str, Any]:
     ranks, one, plan = runs.found[masters], _one(runs), runs.plan
     seconds, own = _slowest(ranks).seconds.median, max(rank.own_seconds for rank in ranks) + _exchange(ranks)
+    cpu, cpu_one = max(rank.trained.cpu_seconds for rank in ranks), one.trained.cpu_seconds
     ideal, own_ideal = one.trained.seconds.median / masters, one.own_seconds / masters
     plain = {name: trained.losses for name, trained in one.plain.items()}
     exact = plain["fp64" if variant.arithmetic == "fp32" else "bf16"]
@@ -110,6 +113,8 @@ def _compared(runs: Runs, variant: Variant, masters: int) -> dict[str, Any]:
         "own_seconds": own,
         "own_ideal_seconds": own_ideal,
         "own_efficiency": own_ideal / own,
+        "cpu_seconds": cpu,
+        "cpu_efficiency": cpu_one / masters / cpu,
         "exchange_seconds": _exchange(ranks),
         "exchange_bytes_each": round(max(rank.trained.sent for rank in ranks)),
         "loss_difference": max(gaps),

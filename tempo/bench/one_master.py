@@ -42,7 +42,7 @@ POLICY: Final = "policy.toml"
 #: What a master says that it runs: there is no TEE here to say it.
 MEASUREMENT: Final = bytes([7]) * 48
 _CLASSES: Final = 10
-_RATE: Final = 2e-3
+_RATE: Final = 1e-3
 #: What one master trains in without Tempo.
 PLAIN: Final = ("fp32", "bf16", "fp64")
 _EXCHANGES: Final = 5
