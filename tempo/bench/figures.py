@@ -158,8 +158,6 @@ def _name(row: Row) -> str:
     shape = None if any(letter.isdigit() for letter in op.partition(" ")[2]) else _by(row["shape"])
     what = [op, shape, row.get("phase"), row["mode"]]
     what += [row.get("scheme"), row.get("arithmetic")]
-    if (masters := row.get("masters")) is not None and row["mode"] == "tempo":
-        what.append(f"{masters} master{'s' * (masters > 1)}")
     if row["mode"] == "tempo":
         what.append(f"{row['workers']} workers" + ("" if row["verify"] else ", check taken off"))
     return ", ".join(str(each) for each in what if each)

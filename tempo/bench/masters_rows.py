@@ -43,10 +43,10 @@ def _rows(result: Result, runs: Runs, crew: Crew, variant: Variant) -> None:
     plan, plain = runs.plan, _one(runs).plain
     tee = min(plain[each].seconds.median for each in ("fp32", "bf16"))
 
-    def row(trained: Trained, **values: Any) -> None:
+    def row(op: str, trained: Trained, **values: Any) -> None:
         spread = trained.seconds
         result.add(
-            op="training",
+            op=op,
             shape=[plan.rows, *[plan.width] * (plan.layers + 1), 10],
             phase=PHASE,
             workers_are=crew.text,
@@ -61,6 +61,7 @@ def _rows(result: Result, runs: Runs, crew: Crew, variant: Variant) -> None:
 
     for arithmetic in ("fp32", "bf16"):
         row(
+            "training",
             plain[arithmetic],
             mode="tee-only",
             arithmetic=arithmetic,
@@ -74,6 +75,7 @@ def _rows(result: Result, runs: Runs, crew: Crew, variant: Variant) -> None:
     for masters, ranks in runs.found.items():
         own = max(rank.own_seconds for rank in ranks)
         row(
+            f"training by {masters} master{'s' * (masters > 1)}",
             _slowest(ranks),
             mode="tempo",
             scheme=variant.scheme,
