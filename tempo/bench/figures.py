@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tempo.bench.frontier_plot import draw_frontier
+from tempo.bench.masters_plot import draw_masters
 from tempo.bench.result import Result, Row
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -68,6 +69,9 @@ def draw(result: Result, folder: Path) -> list[Path]:
         paths.append(folder / f"bench-{result.suite}-law.png")
         share = [(_name(row), (row["law_share"],) * 3, str(row["scheme"])) for row in law]
         _bars(paths[-1], share, "share of the law that is reached", "Master's own work against the law")
+    if result.extra.get("masters") and result.extra.get("losses"):
+        paths.append(folder / f"bench-{result.suite}-masters.png")
+        draw_masters(paths[-1], result.extra["masters"], result.extra["losses"])
     return paths
 
 

@@ -49,7 +49,7 @@ _REPEATS = Repeats(least=1, most=3, seconds=2.0)
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    cases: Sequence[Case] = (Case(64, 64, 8), Case(1, 256, 16))
+    cases: Sequence[Case] = (Case(64, 32, 8), Case(1, 256, 16))
     #: Of the model: vocabulary, positions, width, layers, heads. GPT-2 small has 50257, 1024, 768, 12, 12.
     model: tuple[int, int, int, int, int] = (50257, 1024, 768, 12, 12)
     crews: Sequence[Crew] = (Crew.parse("1"),)

@@ -101,6 +101,7 @@ def full(device: str) -> Plan:
             doublings=2,
             crews=tuple(Crew.parse(f"{count}@{device}") for count in (1, 2, 4)),
             variants=variants("mixing"),
+            training=None,  # `tempo bench scale --workers 1@cuda:0`: ten minutes are too few
             repeats=few,
         ),
     )
@@ -129,7 +130,14 @@ def fast(device: str) -> Plan:
             typical=(1, 256, 128, 128),
         ),
         scale=scale.Settings(
-            rows=256, width=128, doublings=0, crews=crews[:1], variants=only, repeats=once, sizes=SMALL
+            rows=256,
+            width=128,
+            doublings=0,
+            crews=crews[:1],
+            variants=only,
+            training=None,
+            repeats=once,
+            sizes=SMALL,
         ),
     )
 

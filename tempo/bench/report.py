@@ -52,7 +52,18 @@ _SERVED = (
     *("op", "mode", "scheme", "arithmetic", "clients", "batches", "latency_p50_seconds"),
     *("latency_p95_seconds", "requests_per_second", "offloaded_share", "speedup_over_tee_only"),
 )
+_MASTERS = (
+    *("masters", "scheme", "arithmetic", "seconds", "efficiency", "own_seconds", "own_efficiency"),
+    *("cpu_efficiency", "exchange_seconds", "exchange_bytes_each", "loss_difference"),
+)
 _TITLES = {
+    "efficiency": "of ideal",
+    "own_seconds": "own machines",
+    "own_efficiency": "of ideal",
+    "cpu_efficiency": "CPU of ideal",
+    "exchange_seconds": "exchange",
+    "exchange_bytes_each": "bytes each",
+    "loss_difference": "losses differ by",
     "latency_p50_seconds": "p50 s",
     "latency_p95_seconds": "p95 s",
     "requests_per_second": "requests/s",
@@ -121,6 +132,14 @@ def short_table(result: Result) -> tuple[list[str], list[list[str]]]:
     ]
 
 
+def masters_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """The same of what several masters gained over one; no lines where that was not measured."""
+    rows = result.extra.get("masters", [])
+    return [_TITLES.get(name, name) for name in _MASTERS], [
+        [_value(row[n]) for n in _MASTERS] for row in rows
+    ]
+
+
 def cells(row: Row, names: Sequence[str]) -> list[str]:
     """As shown; seconds with their spread."""
     return [_cell(row, name) for name in names]
@@ -162,7 +181,8 @@ def markdown(document: Mapping[str, Any], result: Result, pictures: Sequence[Pat
                 _line(list(value[0])),
                 _line(["---"] * len(value[0])),
             ]
-            lines += [_line([_value(each) for each in row.values()]) for row in value]
+            digits = 8 if name == "losses" else 3  # of curves the difference is what one looks for
+            lines += [_line([_value(each, digits) for each in row.values()]) for row in value]
         else:
             lines += ["", f"{name.capitalize()}: {_value(value)}."]
     lines += ["", "## Skipped", ""]
@@ -179,14 +199,14 @@ def _cell(row: Row, name: str) -> str:
     return text
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, digits: int = 3) -> str:
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.3g}" if abs(value) < 1e6 else f"{value:.3e}"
+            return f"{value:.{digits}g}" if abs(value) < 1e6 else f"{value:.3e}"
         case int():
             return f"{value:,}"
         case list() if all(isinstance(each, int) for each in value):

@@ -46,6 +46,8 @@ STEP_FIELDS = (
     *("speedup_if_workers_were_free", "memcpys_per_element", "law_speedup", "law_share"),
     *("allowed_speedup", "allowed_share"),
 )
+#: Of suite scale: of several masters too.
+SCALE_FIELDS = (*STEP_FIELDS, "masters", "master_cpu_seconds", "exchange_seconds", "exchange_bytes")
 SERVE_FIELDS = (
     *("op", "shape", "mode", "scheme", "arithmetic", "verify", "workers", "workers_are", "clients"),
     *("requests", "batches", "seconds", "latency_p50_seconds", "latency_p95_seconds", "latency_max_seconds"),

@@ -3,17 +3,19 @@
     strong   the same rows on 1, 2, 4, ... workers: ideal seconds fall as 1 / workers
     weak     rows doubled with the workers: ideal seconds stay
     rows     rows doubled on the fewest workers: ideal seconds double, less what a step costs by itself
+    masters  a training of the same batches by 1, 2, ... masters (tempo/bench/masters.py): seconds fall
 
 efficiency in the report is the ideal over the measured seconds, from the fewest workers or rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import final
 
+from tempo.bench import masters, masters_rows
 from tempo.bench.baselines import tee_only
 from tempo.bench.budget import Budget
 from tempo.bench.calibrate import SMALL, Sizes, constants
@@ -21,7 +23,7 @@ from tempo.bench.crew import Crew
 from tempo.bench.layers import LinearCase, layer_step
 from tempo.bench.passes import guess_memcpys
 from tempo.bench.protected import Bench
-from tempo.bench.result import STEP_FIELDS, Result
+from tempo.bench.result import SCALE_FIELDS, Result
 from tempo.bench.roofline import Constants
 from tempo.bench.steps import Case as StepCase
 from tempo.bench.steps import StepRows
@@ -32,21 +34,23 @@ from tempo.bench.variant import Variant, usable, variants
 Say = Callable[[str], None]
 
 
+_TRAINING = masters.Training()
 _REPEATS = Repeats(least=2, most=5, seconds=1.5)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """rows, width: of the smallest layer. doublings: of its rows."""
+    """rows, width: of the smallest layer. doublings: of its rows. training: by several masters, if at all."""
 
     rows: int = 2048
     width: int = 1024
     doublings: int = 3
     crews: Sequence[Crew] = tuple(Crew.parse(text) for text in ("1", "2", "4", "8"))
     variants: tuple[Variant, ...] = variants("mixing")
+    training: masters.Training | None = _TRAINING
     repeats: Repeats = _REPEATS
-    budget_s: float = 420.0
+    budget_s: float = 600.0
     sizes: Sizes | None = None
 
 
@@ -55,17 +59,19 @@ FAST = Settings(
     width=256,
     doublings=1,
     crews=(Crew.parse("1"), Crew.parse("2")),
+    training=masters.FAST,
     repeats=Repeats(1, 2, 0.5),
     sizes=SMALL,
 )
 
 
 def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> Result:
-    result, budget = Result("scale", STEP_FIELDS), Budget(settings.budget_s)
+    result, budget = Result("scale", SCALE_FIELDS), Budget(settings.budget_s)
     if any(crew.shared for crew in settings.crews):
         result.note("workers on the CPU share the master's cores: more of them add no compute there")
     chosen, fewest = usable(settings.variants, budget), min(crew.count for crew in settings.crews)
-    for crew, part in budget.parts(settings.crews):
+    speeds: dict[Crew, float] = {}
+    for crew, part in _parts(budget, settings):
         workers = crew.start()
         with ExitStack() as only_now:
             for worker in workers:
@@ -84,9 +90,24 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
                 for phase, rows in phases:
                     case = LinearCase(rows, settings.width, settings.width)
                     _one(result, part, settings, crew, known, guess, variant, bench, phase, case, say)
+        speeds[crew] = known.tee_flops["fp32"]
+    if settings.training is not None and speeds:
+        crew = min(speeds, key=lambda each: each.count)
+        for variant in chosen:
+            runs = masters.run(settings.training, crew, variant, budget, say, speeds[crew])
+            if runs is not None:
+                masters_rows.add(result, runs, crew, variant)
     result.extra["efficiency"] = efficiency(result.rows)
     result.skipped = budget.skipped
     return result
+
+
+def _parts(budget: Budget, settings: Settings) -> Iterator[tuple[Crew, Budget]]:
+    """An even part for each crew, and one for the masters, who come last."""
+    last = settings.training is not None
+    for crew, part in budget.parts([*settings.crews, *([None] if last else [])]):
+        if crew is not None:
+            yield crew, part
 
 
 def _one(
@@ -119,7 +140,7 @@ def efficiency(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     first: dict[tuple[object, ...], tuple[float, float, float]] = {}
     for row in rows:
-        if row["mode"] != "tempo" or not row["verify"]:
+        if row["mode"] != "tempo" or not row["verify"] or row["phase"] == masters_rows.PHASE:
             continue
         shape = row["shape"]
         assert isinstance(shape, list)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
@@ -52,9 +52,9 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class Settings:
     cases: Sequence[Case] = (
-        Case("classify", 16, 1, 8, 64),
-        Case("classify", 16, 64, 4, 64),
-        Case("generate", 32, 64, 2, 64),
+        Case("classify", 16, 1, 40, 64),
+        Case("classify", 16, 64, 20, 64),
+        Case("generate", 32, 64, 6, 64),
     )
     #: Width of the classifier's layers.
     width: int = 2048
@@ -85,6 +85,11 @@ class Served:
     seconds: float
     batches: int
 
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies) / self.seconds
+
     def latency(self, share: float) -> float:
         """Seconds that so large a share of the requests took at most: the nearest rank, 0 < share <= 1."""
         return sorted(self.latencies)[math.ceil(share * len(self.latencies)) - 1]
@@ -104,9 +109,11 @@ def run(settings: Settings, say: Say = print) -> Result:
             start = time.perf_counter()
             model, answer, requests = _service(case, settings)
             rows = _Rows(result, case, crew, list(requests[0].shape), settings)
+            alone = {}
             for arithmetic in ("fp32", "bf16"):
                 say(f"serve: {case}, in the TEE, {arithmetic}")
-                rows.add(_load(_within(answer, arithmetic), requests, case, settings), arithmetic=arithmetic)
+                alone[arithmetic] = _load(_within(answer, arithmetic), requests, case, settings)
+            rows.tee_only(alone)
             for variant in chosen:
                 say(f"serve: {case}, {variant}, workers {crew.text}")
                 rows.tempo(variant, model, answer, requests)
@@ -122,6 +129,12 @@ class _Rows:
         self._shape, self._settings = shape, settings
         self._tee = 0.0  # requests a second in the TEE alone, in its faster arithmetic
 
+    def tee_only(self, alone: Mapping[str, Served]) -> None:
+        """By arithmetic, all at once: each is measured against the fastest."""
+        self._tee = max(served.rate for served in alone.values())
+        for arithmetic, served in alone.items():
+            self._add(served, "tee-only", arithmetic=arithmetic, verify=False, workers=0, bytes=0)
+
     def tempo(self, variant: Variant, model: nn.Module, answer: Run, requests: Sequence[Tensor]) -> None:
         with ExitStack() as stack:
             session = stack.enter_context(Bench(self._crew, **variant.options)).session
@@ -135,9 +148,9 @@ class _Rows:
             getattr(after, name) - getattr(before, name) for name in ("offloaded_flops", "kept_flops")
         )
         traffic = after.bytes_sent + after.bytes_received - before.bytes_sent - before.bytes_received
-        self.add(
+        self._add(
             served,
-            mode="tempo",
+            "tempo",
             scheme=variant.scheme,
             arithmetic=variant.arithmetic,
             verify=True,
@@ -146,11 +159,8 @@ class _Rows:
             offloaded_share=sent / max(1, sent + kept),
         )
 
-    def add(self, served: Served, mode: str = "tee-only", **values: Any) -> None:
-        case, rate = self._case, len(served.latencies) / served.seconds
-        if mode == "tee-only":
-            self._tee = max(self._tee, rate)
-            values = {"verify": False, "workers": 0, "bytes": 0} | values
+    def _add(self, served: Served, mode: str, **values: Any) -> None:
+        case, rate = self._case, served.rate
         self._result.add(
             op=case.kind,
             shape=self._shape,

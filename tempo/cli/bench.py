@@ -32,6 +32,8 @@ class SuiteName(StrEnum):
     seal = "seal"
 
 
+#: Of a table that is not shown in a terminal.
+_FILE_COLUMNS = 200
 #: Suites without a protected step of their own here.
 _NO_STEP = frozenset(
     {
@@ -229,10 +231,14 @@ def say(text: str) -> None:
 
 def show(result: Result) -> None:
     """A table for people, and what to mind. Everything is in the JSON."""
-    from tempo.bench.report import short_table
+    from tempo.bench.report import masters_table, short_table
 
     console = stdout()
+    if not console.is_terminal:  # a file has no edge: else words are cut into columns of four letters
+        console.width = max(console.width, _FILE_COLUMNS)
     console.print(table(f"bench {result.suite}", *short_table(result)))
+    if (masters := masters_table(result))[1]:
+        console.print(table("masters: the same training", *masters))
     for crew, known in result.constants.items():
         rates = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if isinstance(value, float))
         console.print(f"workers {crew}: {rates}", markup=False)

@@ -9,6 +9,7 @@ is gradients and parameters in the clear within TLS, so the other end must be a 
 """
 
 from tempo.masters.attestation import Attestation, Attested, UnsafeUnattested
-from tempo.masters.join import join
+from tempo.masters.backend import Traffic
+from tempo.masters.join import join, traffic
 
-__all__ = ["Attestation", "Attested", "UnsafeUnattested", "join"]
+__all__ = ["Attestation", "Attested", "Traffic", "UnsafeUnattested", "join", "traffic"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, final
 
@@ -32,6 +34,19 @@ _COMBINE: Final[dict[Any, Combine]] = {
 
 def _into(function: Callable[..., Tensor], x: Tensor, y: Tensor) -> None:
     function(x, y, out=x)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Of one master since it joined. collectives: that ended well. seconds: in which one was under way here,
+    waiting for other masters included. bytes_sent: to the next master, bytes_received: from the one before;
+    frames, within TLS."""
+
+    collectives: int
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
 
 
 @final
@@ -85,9 +100,14 @@ class MastersGroup(dist.ProcessGroup):
         super().__init__(ring.place.rank, ring.place.size)  # type: ignore[call-arg]  # its other form
         self._ring = ring
         self._collectives = Collectives(ring)
+        self._ended = (0, 0.0)  # collectives, seconds: written by the thread alone
         self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], Pending] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="tempo-masters", daemon=True)
         self._thread.start()
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(*self._ended, self._ring.bytes_sent, self._ring.bytes_received)
 
     def getBackendName(self) -> str:
         return "tempo"
@@ -177,6 +197,7 @@ class MastersGroup(dist.ProcessGroup):
             if broken is not None:
                 pending.finish(None, broken)
                 continue
+            start = time.monotonic()
             try:
                 value = do()
             except Exception as error:
@@ -186,6 +207,8 @@ class MastersGroup(dist.ProcessGroup):
                 self._ring.close()
                 pending.finish(None, broken)
             else:
+                count, seconds = self._ended
+                self._ended = (count + 1, seconds + time.monotonic() - start)
                 pending.finish(value, None)
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from tempo.errors import UnsupportedError, UsageError
 from tempo.masters.attestation import Attestation
-from tempo.masters.backend import MastersGroup
+from tempo.masters.backend import MastersGroup, Traffic
 from tempo.masters.messages import MAX_MASTERS
 from tempo.masters.place import Place
 from tempo.masters.ring import Ring
@@ -57,6 +57,14 @@ def join(
         dist.Backend.register_backend(_NAME, _make, extended_api=True, devices=["cpu"])
     asked = _Asked(tls, peer, endpoint, attestation, name, seconds)
     dist.init_process_group(_NAME, timeout=timedelta(seconds=seconds), pg_options=asked, **options)
+
+
+def traffic() -> Traffic:
+    """What went between this master and its neighbours so far. Raises UsageError before `join`."""
+    group = dist.group.WORLD
+    if not isinstance(group, MastersGroup):
+        raise UsageError("there is no ring of masters in this process: tempo.masters.join makes one")
+    return group.traffic
 
 
 @final

@@ -80,6 +80,15 @@ class Ring:
     def place(self) -> Place:
         return self._place
 
+    @property
+    def bytes_sent(self) -> int:
+        """To the next master so far: frames, within TLS."""
+        return self._to_next.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        return self._from_before.bytes_received
+
     def send(self, piece: Piece, tensor: Tensor) -> Future[None]:
         """Begins to send a contiguous tensor, which must not change until the future is done."""
         return self._sender.submit(self._send, piece, tensor, time.monotonic() + self._place.seconds)

@@ -47,6 +47,11 @@ def test_rows(result):
         assert row["batches"] <= row["requests"]
         if row["mode"] == "tee-only":
             assert (row["bytes"], row["workers"], row["verify"]) == (0, 0, False)
+    for first in range(0, len(result.rows), 3):
+        fp32, bf16, ours = result.rows[first : first + 3]
+        fastest = max(fp32["requests_per_second"], bf16["requests_per_second"])
+        for row in (fp32, bf16, ours):
+            assert row["speedup_over_tee_only"] == pytest.approx(row["requests_per_second"] / fastest)
     many, few = (row for row in result.rows if row["op"] == "classify" and row["mode"] == "tempo")
     assert many["offloaded_share"] > 0.5
     assert many["bytes"] > 0

@@ -17,7 +17,7 @@ from tempo.bench.crew import Crew
 from tempo.bench.figures import draw
 from tempo.bench.layers import ConvCase, LinearCase
 from tempo.bench.report import markdown, short_table
-from tempo.bench.result import KERNEL_FIELDS, STEP_FIELDS, Result
+from tempo.bench.result import KERNEL_FIELDS, SCALE_FIELDS, STEP_FIELDS, Result
 from tempo.bench.timing import Repeats
 from tempo.bench.trace import Tracer
 from tempo.bench.variant import variants
@@ -194,10 +194,16 @@ def test_generate_draws_what_the_model_itself_would() -> None:
 
 def test_scale() -> None:
     settings = scale.Settings(
-        rows=128, width=64, doublings=1, crews=(Crew.parse("1"), Crew.parse("2")), repeats=ONCE, sizes=SMALL
+        rows=128,
+        width=64,
+        doublings=1,
+        crews=(Crew.parse("1"), Crew.parse("2")),
+        training=None,  # test_bench_masters.py
+        repeats=ONCE,
+        sizes=SMALL,
     )
     result = scale.run(settings, quietly)
-    whole(result, STEP_FIELDS)
+    whole(result, SCALE_FIELDS)
     checked = by(result, mode="tempo", verify=True)
     assert [(row["phase"], row["shape"][0], row["workers"]) for row in checked] == [
         *(("strong", 128, 1), ("weak", 128, 1), ("rows", 128, 1), ("rows", 256, 1)),
