@@ -87,7 +87,7 @@ _GUIDES: Final = TRUST | {
             ("tempo plan mlp:4096x4", "a built-in model, on two local workers"),
             ("tempo plan train.py:build --batch 256", "your own: build() returns a model and example inputs"),
             (
-                "tempo plan train.py:build --samples 60000 --tee-per-hour 2 --gpu-per-hour 1 --page plan.html",
+                "tempo plan train.py:build --samples 6000 --tee-per-hour 2 --gpu-per-hour 1 --page plan.html",
                 "with the price of an epoch, as a page",
             ),
             ("tempo plan resnet50 --measure --save figures.json", "prediction beside real steps"),
