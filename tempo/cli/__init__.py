@@ -118,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """The exit code of `tempo ARGV`."""
     completion.answer_shells()
+    failure: Failure | None = None
     try:
         code, failure = _run(argv)
         if failure is not None and wants_json(argv):
@@ -127,7 +128,7 @@ def run(argv: list[str]) -> int:
         code = CLOSED
     except OSError as error:
         code = CLOSED if is_closed_pipe(error) else Failure.of_system(error).exit_code
-        if code != CLOSED:
+        if code != CLOSED and failure is None:  # else it has been said, and the object cannot be printed
             complain(f"Error: {Failure.of_system(error).message}")
     if code:
         leave_streams()

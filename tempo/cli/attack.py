@@ -92,6 +92,9 @@ def attack(
     from tempo.cli.attack_view import Screen, show
 
     if listed:
+        if as_json:
+            print_json(document("attack", [{"attack": line.split()[1], "line": line} for line in listing()]))
+            return
         for line in listing():
             typer.echo(line)
         return

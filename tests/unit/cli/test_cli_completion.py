@@ -110,7 +110,12 @@ def test_typed(shell: str, keys: str, wanted: str, home: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("dem", {"demo"}), ("vault ro", {"rotate"}), ("plan --calib", {"--calibration"}), ("report --lang ", {"en", "ja"})],
+    [
+        ("dem", {"demo"}),
+        ("vault ro", {"rotate"}),
+        ("plan --calib", {"--calibration"}),
+        ("report --lang ", {"en", "ja"}),
+    ],
 )
 def test_fish(line: str, wanted: set[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """fish answers what it would show."""

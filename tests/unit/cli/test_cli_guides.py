@@ -78,7 +78,8 @@ def parsed(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["fly"], ["plan"], ["plan", "mlp:4096x4", "--batch", "many"], ["vault", "grant", "vault", "photos"]]
+    "words",
+    [["fly"], ["plan"], ["plan", "mlp:4096x4", "--batch", "many"], ["vault", "grant", "vault", "photos"]],
 )
 def test_wrong_examples_are_found(words: list[str]) -> None:
     with pytest.raises((KeyError, typer.BadParameter, Exception)) as found:
