@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json, result_folder, stderr, to_json, writing
 from tempo.errors import UsageError
 
@@ -29,13 +30,6 @@ _EACH_S = 900.0
 _NO_END_S = 1e9
 #: References that are attacked at once: each takes a gigabyte or two of memory.
 _JOBS = 2
-
-_EXAMPLES = """Measure what the cloud could learn: attacks on what a worker really received.
-
-Examples: "tempo attack --fast" runs everything within a quarter of an hour.
-"tempo attack --only sinkhorn --scheme mixing:block=4,rounds=1" turns a knob down.
-"tempo attack --script train.py:subject --require holds --scheme mixing" asks for your own model.
-"tempo attack --transcript recording --out found" attacks what was recorded before."""
 
 
 def attack(
@@ -87,6 +81,7 @@ def attack(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the attacks and end.")] = False,
 ) -> None:
+    """Measure what the cloud could learn: attacks on what a worker really received."""
     for package in ("scipy", "sklearn", *(["matplotlib"] if out else [])):
         if find_spec(package) is None:
             raise UsageError(f"attacks need {package}: pip install 'tempo-confidential[attack]'")
@@ -97,6 +92,9 @@ def attack(
     from tempo.cli.attack_view import Screen, show
 
     if listed:
+        if as_json:
+            print_json(document("attack", [{"attack": line.split()[1], "line": line} for line in listing()]))
+            return
         for line in listing():
             typer.echo(line)
         return
@@ -136,9 +134,8 @@ def attack(
         stderr().print(f"[red]Not kept:[/red] {each}", soft_wrap=True)
     if broken:
         raise typer.Exit(1)
-
-
-attack.__doc__ = _EXAMPLES
+    if out is not None and not as_json:
+        say_next("tempo", "report", "run.json", "--attack", out)
 
 
 def _of_ones_own(

@@ -18,6 +18,9 @@ from tempo.cli.output import stdout
 
 #: Text columns of the table; the rest are figures.
 _TEXT: Final = ("attack", "reference", "scheme", "operand", "verdict")
+#: Left out below so many columns of a terminal.
+_WIDE: Final = ("clear", "interval", "n")
+_COMFORT: Final = 110
 _STYLES: Final = {"broken": "red", "leaks": "yellow", "holds": "green", "visible": "cyan", "skipped": "dim"}
 
 
@@ -63,12 +66,25 @@ class Screen(Watcher):
 
 
 def show(result: Result) -> None:
-    """A table for people. Notes and details are in the JSON."""
-    made = Table(title="What each attack found", title_justify="left", title_style="bold")
-    for column in SHORT:
+    """A table for people, and why what was not run was not. Notes and details are in the JSON."""
+    console = stdout()
+    run = [row for row in result.rows if row.finding is not None]
+    every = [dict(zip(SHORT, map(escape, short(row)), strict=True)) for row in run]
+    # What is the same everywhere is said once, and a narrow terminal gets the columns that decide.
+    same = [name for name in ("reference", "scheme") if len({row[name] for row in every}) == 1]
+    left_out = {*same, *(_WIDE if console.width < _COMFORT else ())}
+    columns = [name for name in SHORT if name not in left_out]
+    title = ", ".join(["What each attack found", *(f"{name} {every[0][name]}" for name in same)])
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
         made.add_column(column, justify="left" if column in _TEXT else "right", overflow="fold")
-    for row in result.rows:
-        *cells, verdict = (escape(cell) for cell in short(row))
-        style = _STYLES.get(verdict, "")
-        made.add_row(*cells, f"[{style}]{verdict}[/{style}]" if style else verdict)
-    stdout().print(made)
+    for row in every:
+        style = _STYLES.get(row["verdict"], "")
+        verdict = f"[{style}]{row['verdict']}[/{style}]" if style else row["verdict"]
+        made.add_row(*(verdict if name == "verdict" else row[name] for name in columns))
+    if run:
+        console.print(made)
+    for each in result.rows:
+        if each.finding is None:
+            of = f"{each.attack} ({each.reference}, {each.scheme})"
+            console.print(f"{each.verdict}: {of}: {each.why}", markup=False, soft_wrap=True)

@@ -10,6 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from tempo.cli.failures import ended_in_json
+from tempo.cli.guide import say_next
+from tempo.cli.guides import epilog
 from tempo.cli.output import document, print_json, stdout
 from tempo.errors import DataError, RefusedError, UsageError
 
@@ -31,7 +34,7 @@ Context = Annotated[str, typer.Option(metavar="TEXT", help="What it is for; both
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-@app.command("produce")
+@app.command("produce", epilog=epilog("attest produce"))
 def produce(
     nonce: Nonce,
     out: Annotated[Path, typer.Option(help="File for the evidence, JSON.")],
@@ -44,11 +47,7 @@ def produce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the evidence that this machine can produce, bound to nonce, key and context.
-
-    \b
-    tempo attest produce --nonce HEX --out evidence.json
-    """
+    """Write the evidence that this machine can produce, bound to nonce, key and context."""
     from tempo.trust.evidence import Kind
 
     expected = _expected(nonce, public_key, context)
@@ -72,7 +71,7 @@ def produce(
         stdout().print(f"Attestation key, for a policy's `keys`: {row['attestation_key']}", markup=False)
 
 
-@app.command("verify")
+@app.command("verify", epilog=epilog("attest verify"))
 def verify(
     evidence: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="The file that `produce` wrote.")],
     policy: Annotated[Path, typer.Option(help="What is demanded; its signature lies beside it, .sig.")],
@@ -110,10 +109,11 @@ def verify(
         claims = Verifier(demanded.anchors, papers).verify(Evidence.from_json(raw), expected, now)
         demanded.check(claims, now)
     except RefusedError as error:
-        if as_json:
-            row = {"admitted": False, "step": error.step, "found": error.found, "expected": error.expected}
-            print_json(document("attest verify", [row], policy=demanded.name))
-        raise
+        if not as_json:
+            raise
+        row = {"admitted": False, "step": error.step, "found": error.found, "expected": error.expected}
+        print_json(document("attest verify", [row], policy=demanded.name))
+        ended_in_json(error)
     if as_json:
         row = {"admitted": True, **_row(claims)}
         print_json(document("attest verify", [row], policy=demanded.name))
@@ -122,7 +122,7 @@ def verify(
     stdout().print(f"Genuine, bound to this question, admitted by the policy {demanded.name}.", markup=False)
 
 
-@app.command("draft")
+@app.command("draft", epilog=epilog("attest draft"))
 def draft(
     evidence: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="Of a machine that you started.")],
     nonce: Nonce,
@@ -152,11 +152,12 @@ def draft(
     write_new(out, text)
     if as_json:
         print_json(document("attest draft", [{"out": str(out), **_row(claims)}]))
-    else:
-        stdout().print(f"A draft for {claims.kind} in {out}: read it, then tempo attest sign.", markup=False)
+        return
+    stdout().print(f"A draft for {claims.kind} in {out}: read it and correct it first.", markup=False)
+    say_next("tempo", "attest", "sign", out, "--key", "engineer.key", "--create-key")
 
 
-@app.command("sign")
+@app.command("sign", epilog=epilog("attest sign"))
 def sign(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="The policy, TOML.")],
     key: Annotated[Path, typer.Option(help="The security engineer's private key.")],

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tempo.cli.failures import ended_in_json
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json, result_folder, stderr, stdout, table, to_json, writing
 from tempo.errors import TempoError, UsageError
 
@@ -109,7 +111,12 @@ def bench(
     if suite is SuiteName.chaos and not all(row["passed"] for row in result.rows):
         raise typer.Exit(1)
     if result.broken:
-        raise TempoError(f"a promise was not kept: {'; '.join(result.broken)}")
+        error = TempoError(f"a promise was not kept: {'; '.join(result.broken)}")
+        if not as_json:
+            raise error
+        ended_in_json(error)
+    if out is not None and suite is SuiteName.layers and not as_json:
+        say_next("tempo", "report", "run.json", "--bench", out)
 
 
 def _given(

@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from tempo.cli import demo_owner
+from tempo.cli.guide import say_next
 from tempo.cli.output import print_json, result_folder, stderr, stdout, table, writing
 from tempo.errors import UsageError
 
@@ -155,4 +156,8 @@ def _print(outcome: Outcome, paths: list[Path]) -> None:
     ]
     title = f"ResNet of {outcome.parameters:,} parameters on {outcome.images}, {steps} steps"
     console.print(table(title, ["", "plain PyTorch", "Tempo"], rows))
-    console.print(f"The same training, {outcome.seconds:.0f} s in all. Written: {', '.join(map(str, paths))}")
+    console.print(
+        f"The same training, {outcome.seconds:.0f} s in all. Written: {', '.join(map(str, paths))}",
+        soft_wrap=True,
+    )
+    say_next("tempo", "report", outcome.settings.out)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import print_json, result_folder, stderr, stdout, writing
 
 if TYPE_CHECKING:
@@ -140,5 +141,4 @@ def _close(outcome: Outcome, paths: list[Path]) -> None:
     if outcome.papers:
         papers = paths[-1]
         for whose in ("vault", "master"):
-            command = f"tempo log verify {papers}/{whose}-log --key {papers}/{whose}-log.pub"
-            console.print(f"Check it again: {command}", markup=False, soft_wrap=True)
+            say_next("tempo", "log", "verify", f"{papers}/{whose}-log", "--key", f"{papers}/{whose}-log.pub")

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.tls import Crl, require_certificates, tls_files
 
@@ -65,6 +66,8 @@ def doctor(
         raise typer.Exit(3)
     if problems:
         raise typer.Exit(1)
+    if not as_json:
+        say_next("tempo", "plan", "mlp:4096x4", *(("--workers", ",".join(workers)) if workers else ()))
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -9,6 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from tempo.cli.guide import say_next
+from tempo.cli.guides import epilog
 from tempo.cli.output import document, print_json, stdout
 from tempo.errors import DataError, TamperedError, UsageError
 
@@ -28,7 +30,7 @@ Key = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-@app.command("show")
+@app.command("show", epilog=epilog("log show"))
 def show(
     log: Folder,
     key: Key,
@@ -55,7 +57,7 @@ def show(
         stdout().print(_table(entries))
 
 
-@app.command("verify")
+@app.command("verify", epilog=epilog("log verify"))
 def verify(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="The folder of a log, or a proof by `export`.")],
     key: Key,
@@ -109,7 +111,7 @@ def verify(
         say(f"{len(found.beyond)} bytes beyond were never acknowledged (a crash).", markup=False)
 
 
-@app.command("export")
+@app.command("export", epilog=epilog("log export"))
 def export(
     log: Folder,
     key: Key,
@@ -138,6 +140,7 @@ def export(
         print_json(document("log export", [row]))
     else:
         stdout().print(f"Proof of entry {entry} of {found.checkpoint.size} written to {out}.", markup=False)
+        say_next("tempo", "log", "verify", out, "--key", key)
 
 
 def _verify_proof(path: Path, key: VerifierKey, *, as_json: bool) -> None:

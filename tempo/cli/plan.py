@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.pages import Language, ready_for_pages, write_plan
 from tempo.cli.tls import Crl, require_certificates, tls_files
@@ -217,6 +218,21 @@ def plan(
         print_json(fields)
     else:
         show(stdout(), made, fields)
+        _next(model, scheme)
+
+
+def _next(model: str, scheme: SchemeName) -> None:
+    given, named, _ = model.rpartition(":")
+    if not named or given == "mlp":
+        return say_next("tempo", "attack", "--reference", "mlp", "--fast", "--scheme", scheme.value)
+    stdout().print(
+        f"What workers could learn of it: give {given} a function subject() that returns the model and some "
+        "batches (docs/secrecy.md), then",
+        markup=False,
+        soft_wrap=True,
+    )
+    own = ("--script", f"{given}:subject", "--scheme", scheme.value, "--fast", "--out", "found")
+    say_next("tempo", "attack", *own)
 
 
 def _figures(machine: Any) -> dict[str, Any]:

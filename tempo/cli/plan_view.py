@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,16 @@ from tempo.cli.output import table
 from tempo.plan.plan import Plan
 from tempo.secrecy.visible import ordered, worst
 
+#: Of the table of layers, and which of them only a wide terminal has room for.
+_TEXT: Final = ("modules", "operation", "rows, K, N", "where, and why")
+_COLUMNS: Final = (*_TEXT[:3], "count", "Gflop", "MB", "TEE ms", "Tempo ms", "law", _TEXT[3])
+_WIDE: Final = ("operation", "count", "Gflop", "MB", "law")
+_COMFORT: Final = 110
+
 
 def show(console: Console, plan: Plan, fields: dict[str, Any]) -> None:
     """fields: the JSON object of the same plan."""
-    console.print(_layers(plan))
+    console.print(_layers(plan, wide=console.width >= _COMFORT))
     console.print(_totals(fields))
     if fields["measured"]:
         console.print(_measured(fields["measured"]))
@@ -23,16 +29,22 @@ def show(console: Console, plan: Plan, fields: dict[str, Any]) -> None:
     console.print(f"note: {fields['attacks']['note']}", highlight=False, soft_wrap=True)
 
 
-def _layers(plan: Plan) -> Table:
+def _layers(plan: Plan, *, wide: bool) -> Table:
+    """A narrow terminal gets the columns that decide; all of them are in the JSON."""
     made = Table(title="Linear operations", title_justify="left", title_style="bold")
-    for name in ("modules", "operation", "rows, K, N"):
-        made.add_column(name, overflow="fold")
-    for name in ("count", "Gflop", "MB", "TEE ms", "Tempo ms", "law"):
-        made.add_column(name, justify="right")
-    made.add_column("where, and why", overflow="fold", ratio=1)
+    for name in _COLUMNS:
+        if wide or name not in _WIDE:
+            text = name in _TEXT
+            made.add_column(name, overflow="fold", justify="left" if text else "right")
+    made.columns[-1].ratio = 1
+
+    def add(*cells: str) -> None:
+        shown = zip(_COLUMNS, cells, strict=True)
+        made.add_row(*(cell for name, cell in shown if wide or name not in _WIDE))
+
     for row in plan.rows:
         c = row.cost
-        made.add_row(
+        add(
             _names(row.modules),
             row.op.operation,
             _sizes(row.op.shape),
@@ -50,7 +62,7 @@ def _layers(plan: Plan) -> Table:
         of = (kept.operation, kept.shape, kept.reason, "")
         alike.setdefault(of, []).append(kept)
     for (operation, shape, reason, _), several in alike.items():
-        made.add_row(
+        add(
             _names(tuple(k.module for k in several)),
             operation,
             shape,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json
 from tempo.cli.pages import Language, ready_for_pages, write_page
 from tempo.errors import UsageError
@@ -14,16 +15,6 @@ from tempo.errors import UsageError
 if TYPE_CHECKING:
     from tempo.report.run import Run
     from tempo.report.sections import Audit, Source
-
-_EXAMPLES = """Make one HTML page of a run, in English and Japanese, for people who decide.
-
-RUN is a file that session.report().save(...), tempo demo or tempo plan --json wrote, or the folder of tempo
-demo. What lies beside it in the folder (attack.json, bench-layers.json, plan.json, timeline.json,
-attestation.json) is read too.
-
-Examples: "tempo demo" and then "tempo report demo-results".
-"tempo report run.json --attack found --log log --key log.pub --lang ja".
-"tempo report plan.json --out plan.html" makes the page of a plan."""
 
 
 def report(
@@ -61,6 +52,12 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
+    """Make one HTML page of a run, in English and Japanese, for people who decide.
+
+    RUN is a file that session.report().save(...), tempo demo or tempo plan --json wrote, or the folder of
+    tempo demo. What lies beside it in the folder (attack.json, bench-layers.json, plan.json, timeline.json,
+    attestation.json) is read too.
+    """
     ready_for_pages(out)
     from tempo.report.files import JsonFile
     from tempo.report.gather import Inputs, gather
@@ -75,6 +72,8 @@ def report(
         write_page(plan_page(made), out, language)
         if as_json:
             print_json(document("report", [], out=str(out), page="plan"))
+        else:
+            say_next("tempo", "doctor")
         return
     whole = gather(
         Inputs(
@@ -97,9 +96,20 @@ def report(
         rows = [{"section": name, "present": there} for name, there in _present(whole)]
         verdict = {"tone": page.tone, "words": page.verdict.en}
         print_json(document("report", rows, out=str(out), page="run", verdict=verdict))
+    else:
+        _next(whole, run)
 
 
-report.__doc__ = _EXAMPLES
+def _next(whole: Run, file: Path) -> None:
+    """What the page still lacks, the weightiest first."""
+    if whole.attacks is None or whole.attacks.of != "given":
+        own = ("--script", "train.py:subject", "--scheme", whole.session.scheme, "--fast", "--out", "found")
+        return say_next("tempo", "attack", *own)
+    if whole.cost is None or not whole.cost.rows:
+        return say_next("tempo", "plan", "train.py:build", "--samples", "60000", "--page", "plan.html")
+    if whole.audit is None:
+        return say_next("tempo", "report", file, "--log", "log", "--key", "log.pub")
+    say_next("tempo", "doctor")
 
 
 def _present(run: Run) -> list[tuple[str, bool]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
+from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.errors import UsageError
 
@@ -30,11 +31,7 @@ def seal(
     sequence: Annotated[int, typer.Option(min=0, help="Version, where one name has several.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Seal data or a model. Read it with tempo.data.SealedDataset inside the TEE, or `tempo unseal` it.
-
-    \b
-    tempo seal photos/ photos.tempo --key photos.key --create-key
-    """
+    """Seal data or a model. Read it with tempo.data.SealedDataset inside the TEE, or `tempo unseal` it."""
     from tempo.trust.sealed import DataKey, SealedWriter
     from tempo.trust.sealed.sources import source as recognised
 
@@ -65,6 +62,7 @@ def seal(
         stdout().print(text, markup=False)
         if create_key:
             stdout().print(f"Keep {key} in-house: without it the file is lost.", markup=False)
+            say_next("tempo", "unseal", out, f"{out}.check", "--key", key)
 
 
 def unseal(
@@ -75,11 +73,7 @@ def unseal(
     at_least: Annotated[int, typer.Option(min=0, help="Refuse an older version than this.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write what was sealed, in the form it had. Exit 1: the file was altered, cut or exchanged.
-
-    \b
-    tempo unseal photos.tempo photos/ --key photos.key
-    """
+    """Write what was sealed, in the form it had. Exit 1: the file was altered, cut or exchanged."""
     from tempo.trust.sealed import Expected, SealedFile
     from tempo.trust.sealed.restore import restore
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from tempo.cli import vault_upkeep
+from tempo.cli.guide import say_next
+from tempo.cli.guides import epilog
 from tempo.cli.output import document, print_json, stderr, stdout, table
 from tempo.cli.tls import Crl
 from tempo.cli.vault_options import (
@@ -35,12 +37,12 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-app.command("passphrase")(vault_upkeep.passphrase)
-app.command("reseal")(vault_upkeep.reseal)
-app.command("sealed")(vault_upkeep.sealed)
+app.command("passphrase", epilog=epilog("vault passphrase"))(vault_upkeep.passphrase)
+app.command("reseal", epilog=epilog("vault reseal"))(vault_upkeep.reseal)
+app.command("sealed", epilog=epilog("vault sealed"))(vault_upkeep.sealed)
 
 
-@app.command("init")
+@app.command("init", epilog=epilog("vault init"))
 def init(
     folder: Folder,
     name: Annotated[str, typer.Option(help="Of the vault and its audit log, such as example.org/vault.")],
@@ -84,9 +86,10 @@ def init(
         return
     _say(f"A vault in {folder}. Its audit log's public key, for auditors: {public}")
     _say("Back the folder up, and keep the passphrase or token apart: without it every key is lost.")
+    say_next("tempo", "vault", "add", folder, "photos", *_same_root(passphrase_file, pkcs11_module, kms_key))
 
 
-@app.command("add")
+@app.command("add", epilog=epilog("vault add"))
 def add(
     folder: Folder,
     name: Name,
@@ -106,7 +109,7 @@ def add(
         _say(f"{key_file} still holds the key in the clear: remove it, or keep it as a backup, locked away.")
 
 
-@app.command("rotate")
+@app.command("rotate", epilog=epilog("vault rotate"))
 def rotate(
     folder: Folder,
     name: Name,
@@ -124,7 +127,7 @@ def rotate(
         _show_key("rotate", [r for r in key_rows(store.state(), store.now()) if r["key"] == name], as_json)
 
 
-@app.command("grant")
+@app.command("grant", epilog=epilog("vault grant"))
 def grant(
     folder: Folder,
     name: Name,
@@ -160,7 +163,7 @@ def grant(
         _say(f"Grant {made.number}: {whom} may have {name} on a machine that satisfies {policy}.")
 
 
-@app.command("revoke")
+@app.command("revoke", epilog=epilog("vault revoke"))
 def revoke(
     folder: Folder,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The key's name.")] = None,
@@ -190,7 +193,7 @@ def revoke(
         _say(f"Revoked: {name}, version {', '.join(str(r['version']) for r in rows)}.")
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("vault list"))
 def show(
     folder: Folder,
     passphrase_file: Passphrase = None,
@@ -210,7 +213,7 @@ def show(
     _table("Grants", shown, ("grant", "key", "policy", "client", "state", "expires"))
 
 
-@app.command("serve")
+@app.command("serve", epilog=epilog("vault serve"))
 def serve(
     folder: Folder,
     listen: Annotated[str, typer.Option(help="HOST:PORT, [V6]:PORT, unix:/PATH or vsock:CID:PORT.")],
@@ -265,6 +268,12 @@ def serve(
         else:
             _say(f"The vault {store.name} listens on {server.endpoint}.")
         server.serve()
+
+
+def _same_root(passphrase_file: Path | None, module: Path | None, kms_key: str | None) -> list[str]:
+    """The options that open this vault again."""
+    given = {"--passphrase-file": passphrase_file, "--pkcs11-module": module, "--kms-key": kms_key}
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 
 
 def _show_key(verb: str, rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +46,8 @@ _DAY_S = 86_400
 def secret(file: Path | None, *, new: bool = False) -> str:
     """The passphrase or PIN: from a file that its owner alone may read, or from the terminal."""
     if file is None:
+        if not _has_terminal():
+            raise UsageError("there is no terminal to ask for the passphrase on: give --passphrase-file FILE")
         asked: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)
         return asked
     try:
@@ -58,6 +62,15 @@ def secret(file: Path | None, *, new: bool = False) -> str:
     if not text or "\n" in text or len(raw) > _MAX_PASSPHRASE:
         raise UsageError(f"{file}: expected one line of {_MAX_PASSPHRASE} bytes at most")
     return text
+
+
+def _has_terminal() -> bool:
+    """Of its own: standard input may be a pipe, and the passphrase is asked all the same."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return True
 
 
 def open_root(folder: Path, passphrase: Path | None, module: Path | None, kms_key: str | None) -> RootKey:

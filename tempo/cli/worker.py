@@ -12,11 +12,15 @@ from typing import Annotated
 
 import typer
 
+from tempo.cli.guide import say_next
+from tempo.cli.guides import epilog
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.tls import Crl, tls_files
 from tempo.errors import UsageError
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 
@@ -104,20 +108,27 @@ def worker(
     listener.serve()
 
 
-@app.command("ca")
+@app.command("ca", epilog=epilog("worker ca"))
 def make_ca(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for ca.pem and ca.key.")],
     days: Annotated[int, typer.Option(min=1, max=36500, help="Until it expires.")] = 3650,
     force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a development authority."""
     from tempo.wire.authority import make_authority
 
     path = make_authority(folder, days=days, force=force)
+    if as_json:
+        print_json(document("worker ca", [{"out": str(path), "days": days}]))
+        return
     stdout().print(f"Written: {path}, and ca.key, which stays with you alone.", markup=False, soft_wrap=True)
+    say_next(
+        "tempo", "worker", "issue", folder, "--name", "gpu-a", "--role", "worker", "--host", "gpu-a.example"
+    )
 
 
-@app.command("issue")
+@app.command("issue", epilog=epilog("worker issue"))
 def issue_certificate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the authority.")],
     name: Annotated[str, typer.Option(help="Of the worker or master, for logs.")],
@@ -128,15 +139,23 @@ def issue_certificate(
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Until it expires.")] = 90,
     force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Issue a certificate and its key."""
     from tempo.wire.authority import issue
 
     files = issue(folder, name, role.value, host or (), days=days, force=force)
+    if as_json:
+        row = {"cert": str(files.cert), "key": str(files.key), "name": name, "role": role.value, "days": days}
+        print_json(document("worker issue", [row]))
+        return
     stdout().print(f"Written: {files.cert}, {files.key}", markup=False, soft_wrap=True)
+    if role is RoleName.worker:
+        given = ("--cert", files.cert, "--key", files.key, "--ca", files.ca)
+        say_next("tempo", "worker", "--listen", "0.0.0.0:7443", *given)
 
 
-@app.command("revoke")
+@app.command("revoke", epilog=epilog("worker revoke"))
 def revoke_certificates(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the authority.")],
     names: Annotated[
@@ -147,7 +166,7 @@ def revoke_certificates(
         list[str] | None, typer.Option(metavar="HEX", help="One certificate. May be repeated.")
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="Until the list must be signed anew.")] = 30,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put certificates on the list of revoked ones, DIR/ca.crl: give it to all sides with --crl.
 

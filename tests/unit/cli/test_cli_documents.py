@@ -77,7 +77,10 @@ def unknown_commands(text: str) -> list[str]:
                 known = {"--help"} | {
                     option for p in command.params for option in [*p.opts, *p.secondary_opts]
                 }
-                given = [w.partition("=")[0] for w in words[1:] if w.startswith("-")]
+                own = words[1:]
+                if verb == "run":  # behind the script stand the script's own
+                    own = list(itertools.takewhile(lambda word: not word.endswith(".py"), own))
+                given = [w.partition("=")[0] for w in own if w.startswith("-")]
                 found += [f"tempo {verb} {each}: no such option" for each in given if each not in known]
     return found
 

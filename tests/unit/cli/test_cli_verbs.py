@@ -23,6 +23,7 @@ OPTIONS = {
         *("--json", "--out", "--fast", "--trace", "--workers", "--scheme", "--arithmetic"),
         *("--only", "--threads", "--budget", "--data-dir", "--recorded", "--minutes", "--seed"),
     ],
+    "completion": ["--json"],
     "demo": [
         *("--fast", "--workers", "--scheme", "--steps", "--out", "--data-dir", "--json", "--seed"),
         *("--owner", "--unsafe-simulator"),

@@ -43,8 +43,8 @@ def test_options_of_the_authority_are_frozen() -> None:
     group = typer.main.get_command(cli.app).commands["worker"]
     found = {name: [p.opts[-1] for p in command.params] for name, command in group.commands.items()}
     assert found == {
-        "ca": ["folder", "--days", "--force"],
-        "issue": ["folder", "--name", "--role", "--host", "--days", "--force"],
+        "ca": ["folder", "--days", "--force", "--json"],
+        "issue": ["folder", "--name", "--role", "--host", "--days", "--force", "--json"],
         "revoke": ["folder", "names", "--serial", "--days", "--json"],
     }
 
