@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from security_skips import SecuritySkips
 
 from tempo.kernels import Serving, passes
 from tempo.kernels.native import Native
@@ -45,36 +46,5 @@ def fixed_keys() -> Iterator[None]:
         yield
 
 
-_SKIPPED = pytest.StashKey[list[str]]()
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SKIPPED] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report = yield
-    if report.skipped and item.get_closest_marker("security"):  # an expected failure counts as skipped too
-        item.config.stash[_SKIPPED].append(item.nodeid)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    report = yield
-    # A file that skips itself has no tests to ask: its text says whether it holds security tests.
-    if report.skipped and "mark.security" in collector.path.read_text():
-        collector.config.stash[_SKIPPED].append(collector.nodeid)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name in config.stash[_SKIPPED]:
-        terminalreporter.write_line(f"FAILED: security test skipped: {name}", red=True)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.stash[_SKIPPED] and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    config.pluginmanager.register(SecuritySkips(), "security-skips")
