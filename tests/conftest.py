@@ -1,14 +1,20 @@
-"""For all tests: one torch thread, no hub; and a skipped security test fails the run."""
+"""For all tests: one thread each, no hub, interrupts; and a skipped security test fails the run."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# NumPy's, and those of the processes that tests start: two tests at a time would have twice as many as cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whoever runs the tests in the background has interrupts ignored, in what they start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
