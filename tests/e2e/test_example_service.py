@@ -94,6 +94,7 @@ def test_a_term_signal_ends_it_in_order():
         workers = children(service.pid)
         assert len(workers) == 2
         body = json.dumps({"images": images(256)}).encode()
+        urllib.request.urlopen(f"{url}/classify", body, timeout=120).close()  # the first waits for workers
         head = f"POST /classify HTTP/1.1\r\nHost: us\r\nContent-Length: {len(body)}\r\n"
         with socket.create_connection(("127.0.0.1", port), timeout=60) as asking:
             asking.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
