@@ -2,11 +2,13 @@
 # make coverage                              Real models; with an environment of its own, .venv-coverage.
 #
 #   make demo ARGS="--fast --scheme monomial"
-#   make test ARGS="tests/unit -k codec"
+#   make test ARGS="tests/unit -k codec" JOBS=0
 #   make bench ARGS="--fast"
 
 PYTHON ?= python3
 ARGS ?=
+# Processes that tests run in. 0: in pytest's own, which starts sooner, and is what a debugger (--pdb) wants.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -16,8 +18,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/tempo demo $(ARGS)
 
+# A file's tests stay in one process, for what they share; files go in their order: the long ones are first.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,17 +1,24 @@
-"""For all tests: one torch thread, no hub; and a skipped security test fails the run."""
+"""For all tests: one thread each, no hub, interrupts; and a skipped security test fails the run."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# NumPy's, and those of the processes that tests start: two tests at a time would have twice as many as cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whoever runs the tests in the background has interrupts ignored, in what they start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
+from security_skips import SecuritySkips
 
 from tempo.kernels import Serving, passes
 from tempo.kernels.native import Native
@@ -45,36 +52,5 @@ def fixed_keys() -> Iterator[None]:
         yield
 
 
-_SKIPPED = pytest.StashKey[list[str]]()
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SKIPPED] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report = yield
-    if report.skipped and item.get_closest_marker("security"):  # an expected failure counts as skipped too
-        item.config.stash[_SKIPPED].append(item.nodeid)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    report = yield
-    # A file that skips itself has no tests to ask: its text says whether it holds security tests.
-    if report.skipped and "mark.security" in collector.path.read_text():
-        collector.config.stash[_SKIPPED].append(collector.nodeid)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name in config.stash[_SKIPPED]:
-        terminalreporter.write_line(f"FAILED: security test skipped: {name}", red=True)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.stash[_SKIPPED] and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    config.pluginmanager.register(SecuritySkips(), "security-skips")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -93,11 +94,16 @@ def test_a_term_signal_ends_it_in_order():
         workers = children(service.pid)
         assert len(workers) == 2
         body = json.dumps({"images": images(256)}).encode()
-        with ThreadPoolExecutor(1) as pool:
-            reply = pool.submit(lambda: urllib.request.urlopen(f"{url}/classify", body, timeout=60).read())
-            time.sleep(0.2)
+        urllib.request.urlopen(f"{url}/classify", body, timeout=120).close()  # the first waits for workers
+        head = f"POST /classify HTTP/1.1\r\nHost: us\r\nContent-Length: {len(body)}\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as asking:
+            asking.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert asking.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the service has the request
+            asking.sendall(body)
             service.send_signal(signal.SIGTERM)
-            assert len(json.loads(reply.result(60))["probabilities"]) == 256
+            reply = http.client.HTTPResponse(asking)
+            reply.begin()
+            assert len(json.loads(reply.read())["probabilities"]) == 256
         said = service.communicate(timeout=60)[1]
     finally:
         service.kill()

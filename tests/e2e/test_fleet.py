@@ -107,7 +107,7 @@ def test_a_stopped_worker_is_dropped_at_its_deadline(spawn):
     os.kill(s.workers[0].pid, signal.SIGSTOP)
     started = time.monotonic()
     done = s.fleet.run([Task(product(), 0), Task(product(), 1)], check)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
     assert [d.worker for d in done] == ["local-1", "local-1"]
     assert s.kinds == [(EventKind.DEADLINE, "local-0"), (EventKind.RETRIED, "local-1")]
     s.fleet.close()  # a stopped process hears no SIGTERM
@@ -158,8 +158,8 @@ def test_close_leaves_no_thread_descriptor_or_process_behind():
     time.sleep(0.3)
     started = time.monotonic()
     fleet.close()  # in the middle of a job
-    assert time.monotonic() - started < 5
-    busy.join(5)
+    assert time.monotonic() - started < 20
+    busy.join(20)
     assert (_open_fds(), threading.active_count()) == (fds, threads)
     for worker in workers:
         with pytest.raises(ProcessLookupError):
@@ -170,7 +170,7 @@ def test_close_before_the_workers_said_hello():
     fds, threads = _open_fds(), threading.active_count()
     started = time.monotonic()
     Fleet(workers_from("local:2", threads=1)).close()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
     assert (_open_fds(), threading.active_count()) == (fds, threads)
 
 

@@ -53,7 +53,7 @@ def protected(make, workers, *options):
         *itertools.product([mlp], SETTINGS, ["cpu", "local:2"]),
         *itertools.product([convnet], SETTINGS[:2], ["cpu"]),
     ],
-    ids=str,
+    ids=lambda given: given.__name__ if callable(given) else str(given),  # one name in every process
 )
 def test_losses_equal_plain_trainings(make, options, workers):
     losses, report = protected(make, workers, *options.items())

@@ -35,9 +35,9 @@ def test_preparation_is_not_timed() -> None:
     import time
 
     took = interleaved(
-        {"work": lambda: None}, Repeats(1, 1), prepare={"work": lambda: time.sleep(0.05)}, warm=False
+        {"work": lambda: None}, Repeats(1, 1), prepare={"work": lambda: time.sleep(0.3)}, warm=False
     )
-    assert took["work"].high < 0.04
+    assert took["work"].high < 0.25
 
 
 def test_least_binds_where_seconds_are_short() -> None:

@@ -139,16 +139,16 @@ def test_no_run_waits_for_a_connection(watch):
     far = Returning("far", {0: WorkerLost("cut")})
     w = watch(far, Scripted("near"))
     until(lambda: far.connects == 1)
-    far.connect = lambda: stuck.wait(5)
+    far.connect = lambda: stuck.wait(60)
     w.run(product())
     time.sleep(0.05)  # the thread of `far` hangs in connect
     started = time.monotonic()
     late = Ticket(product(), w.fleet._runners[0], threading.Event())
     w.fleet._runners[0].submit(late)
-    assert late.done.wait(0.1)
+    assert late.done.wait(10)
     for _ in range(5):
         assert w.run(product(8, 9))[0].worker == "near"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
     stuck.set()
 
 
@@ -163,7 +163,7 @@ def test_closing_does_not_wait_for_the_back_off():
     fleet.run([Task(product(), 0)], None)
     started = time.monotonic()
     fleet.close()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 10
     assert far.closed
 
 
@@ -223,9 +223,9 @@ def test_close_ends_a_connection_that_is_being_made(tmp_path):
     time.sleep(0.1)
     started = time.monotonic()
     worker.close()
-    thread.join(5)
+    thread.join(10)
     assert caught
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     with pytest.raises(WorkerLost, match="closed"):
         worker.connect()
     listening.close()

@@ -115,12 +115,12 @@ def test_why_a_worker_cannot_be_reached(tmp_path, monkeypatch):
 
 def test_a_resolver_that_does_not_answer_is_left_at_the_deadline(monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: go.wait(5) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: go.wait(60) and [])
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         Endpoint.parse("slow.example:1").connect(soon(0.2))
     go.set()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_a_host_that_does_not_answer_is_left_at_the_deadline():

@@ -123,7 +123,7 @@ def test_a_silent_peer_is_left_at_the_deadline(raw_and_master, begin):
 
     with pytest.raises(DeadlinePassed):
         both()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.security
@@ -142,7 +142,7 @@ def test_a_trickle_does_not_prolong_the_deadline(raw_and_master):
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.receive(soon(0.3))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     stop.set()
     thread.join()
 
@@ -153,7 +153,7 @@ def test_a_peer_that_does_not_read_is_left_at_the_deadline(raw_and_master):
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.send(Hello(1), (torch.zeros(4 << 20),), deadline=soon(0.3))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_an_idle_worker_waits_for_a_frame_to_begin_but_not_to_end(raw_and_master, monkeypatch):

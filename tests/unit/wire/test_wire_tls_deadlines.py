@@ -58,7 +58,7 @@ def test_a_silent_or_trickling_handshake_is_left_at_the_deadline(pki):
         started = time.monotonic()
         with pytest.raises(DeadlinePassed, match="TLS handshake"):
             handshake(master, "master", deadline=soon(0.3))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         stop.set()
         if trickle:
             thread.join()
@@ -72,7 +72,7 @@ def test_deadlines_bind_in_sends_and_receives_under_tls(pki):
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.send(Result(1), (torch.zeros(8 << 20),), deadline=soon(0.3))  # nobody reads
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     channel.close()
     worker.close()
 
@@ -92,7 +92,7 @@ def test_deadlines_bind_in_sends_and_receives_under_tls(pki):
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.receive(soon(0.3))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     stop.set()
     thread.join()
     channel.close()
@@ -115,7 +115,7 @@ def test_a_slow_reader_does_not_prolong_a_send(pki):
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.send(Result(1), (torch.zeros(8 << 20),), deadline=soon(0.4))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     stop.set()
     channel.close()
     thread.join()
