@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     draw = torch.Generator().manual_seed(SEED)
     kinds = ["pixel_values", "input_features", "input_values", "input_ids", "inputs_embeds", "hidden_states"]
     order = [main, *(kind for kind in kinds if kind != main and kind in names)]
+    yield from _patches(names, config, draw)
+    yield from _series(names, config, draw)
     text = {n: _tokens(draw) for n in ("input_ids", "decoder_input_ids") if n in names}
     for first in order:
         rest = {name: value for name, value in text.items() if name != first}
@@ -45,6 +47,10 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
             mask = torch.ones(_BATCH, _TOKENS, dtype=torch.long)
             if "attention_mask" in names:
                 yield {first: text.get(first, _tokens(draw)), "attention_mask": mask, **rest}
+    if "query_embeds" in names:  # between two towers
+        queries, seen = (_find(config, n) for n in ("hidden_size", "encoder_hidden_size"))
+        query = torch.randn(_BATCH, 8, queries, generator=draw)
+        yield {"query_embeds": query, "encoder_hidden_states": torch.randn(_BATCH, 16, seen, generator=draw)}
     dummy = getattr(model, "dummy_inputs", None)
     if isinstance(dummy, dict):
         yield dummy
@@ -52,6 +58,43 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
 
 def _tokens(draw: torch.Generator) -> Tensor:
     return torch.randint(_LOW, _HIGH, (_BATCH, _TOKENS), generator=draw)
+
+
+def _patches(names: Container[str], config: Any, draw: torch.Generator) -> Iterator[dict[str, Any]]:
+    """Of two images, each cut into flat patches that stand one below the other."""
+    grid = next((name for name in ("grid_thw", "image_grid_thw") if name in names), None)
+    pixels = next((n for n in ("hidden_states", "pixel_values", "pixel_values_videos") if n in names), None)
+    if grid is None or pixels is None or "input_ids" in names:
+        return
+    patch, frames = _find(config, "patch_size"), _find(config, "temporal_patch_size") or 1
+    channels = _find(config, "in_channels", "in_chans", "num_channels") or 3
+    sizes = torch.tensor([[1, 4, 4], [1, 4, 8]])
+    for depth in (frames, 1):
+        width = channels * depth * patch * patch
+        yield {pixels: torch.randn(16 + 32, width, generator=draw), grid: sizes}
+    yield {pixels: torch.randn(16 + 32, channels, patch, patch, generator=draw), grid: sizes}
+
+
+def _series(names: Container[str], config: Any, draw: torch.Generator) -> Iterator[dict[str, Any]]:
+    """Time series, of several lengths, with what some want to know of each step."""
+    if "past_values" not in names:
+        return
+    context = _find(config, "context_length") or _find(config, "prediction_length") or 64
+    context = min(context, 512)
+    channels = _find(config, "num_input_channels", "input_size") or 1
+    if "past_time_features" in names:
+        ahead, lags = _find(config, "prediction_length"), max(_find(config, "lags_sequence") or [0])
+        features = _find(config, "num_time_features") or 0
+        past = torch.randn(_BATCH, context + lags, generator=draw)
+        yield {
+            "past_values": past,
+            "past_time_features": torch.randn(*past.shape, features, generator=draw),
+            "past_observed_mask": torch.ones(past.shape),
+            "future_values": torch.randn(_BATCH, ahead, generator=draw),
+            "future_time_features": torch.randn(_BATCH, ahead, features, generator=draw),
+        }
+    yield {"past_values": torch.randn(_BATCH, context, channels, generator=draw)}
+    yield {"past_values": torch.randn(_BATCH, context, generator=draw)}
 
 
 def _media(name: str, config: Any, draw: torch.Generator) -> Iterator[Tensor]:

@@ -157,8 +157,8 @@ def _plain(recipe: Recipe, dtype: torch.dtype, *, perturb: bool = False) -> tupl
         with torch.no_grad():
             for p in model.parameters():
                 if p.is_floating_point():
-                    sign = torch.randint(0, 2, p.shape, generator=draw) * 2 - 1
-                    p.mul_(1 + UNITS[dtype] * sign)
+                    sign = torch.randint(0, 2, p.shape, generator=draw, dtype=torch.float64) * 2 - 1
+                    p.copy_(p.double() * (1 + UNITS[dtype] * sign))  # in float32 the factor would be 1
     with FlopCounterMode(display=False) as counter:
         step = _step(recipe, model, dtype)
     parameters = sum(p.numel() for p in model.parameters())

@@ -44,7 +44,7 @@ _INNER = re.compile(
     r"(\w*intermediate_(size|dim)|\w*ffn_dim|d_ff|n_inner|ffn_hidden_size|mlp_dim|feedforward_dim|dim_feedforward"
     r"|d_inner|intermediate_ffn_size|ff_dim|mlp_hidden_size)"
 )
-_HEADS = re.compile(r"(\w*num_attention_heads|\w*num_heads|n_heads?|\w*attention_heads|num_query_heads)")
+_HEADS = re.compile(r"(\w*num_attention_heads|linear_num_(key|value)_heads|\w*num_heads|n_heads?|\w*attention_heads|num_query_heads)")
 _KV_HEADS = re.compile(r"\w*(num_key_value_heads|kv_heads|n_head_kv|num_kv_heads|attention_groups)")
 _HEAD = re.compile(r"\w*(head_dim|d_kv|qk_nope_head_dim|v_head_dim|kv_channels|attention_head_size)")
 _LAYERS = re.compile(
@@ -75,6 +75,14 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
                 small = VOCABULARY - tokens
             elif isinstance(value, list):
                 small = [min(each, VOCABULARY - 1) for each in value if isinstance(each, int)]
+        elif name == "prediction_length" and value is None:
+            small = 8
+        elif name == "num_time_features" and value == 0:
+            small = 2  # of a time series' step; with none its layers have no width
+        elif name == "vocab_size" and value is None:
+            small = VOCABULARY
+        elif name == "per_layer_config" and isinstance(value, Mapping):
+            small = {layer: each for layer, each in value.items() if int(layer) < size.layers}
         elif isinstance(value, bool):
             continue
         elif isinstance(value, int):
@@ -85,6 +93,7 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
             out[name] = small
     if size.width is not None:
         _agree(out, settings, size.width)
+    _stages(out, settings, size.layers)
     return out
 
 
@@ -108,19 +117,25 @@ def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> 
     if _WIDTH.fullmatch(name):
         return min(value, size.width)
     if _INNER.fullmatch(name):
-        return min(value, 2 * size.width)
+        return min(value, 4 * size.width)
     if _KV_HEADS.fullmatch(name):
         return min(value, 2)
     if _HEADS.fullmatch(name):
         return min(value, 4)
-    if _HEAD.fullmatch(name):
+    if _HEAD.fullmatch(name) or name == "rotary_dim":
         return min(value, size.width // 4)
     if _EXPERTS.fullmatch(name):
         return min(value, 4)
     if _TOP.fullmatch(name):
         return min(value, 2)
-    if name in ("n_group", "topk_group", "num_expert_group"):
+    if name in ("n_group", "topk_group", "num_expert_group", "n_groups", "mamba_n_groups"):
         return min(value, 1)
+    if name in ("chunk_size", "mamba_chunk_size", "state_size", "mamba_d_state"):
+        return min(value, size.width // 4)
+    if name == "mamba_d_ssm":
+        return min(value, 2 * size.width)
+    if name == "mamba_n_heads":
+        return min(value, 4)
     return value
 
 
@@ -146,8 +161,32 @@ def _agree(out: dict[str, Any], settings: Mapping[str, Any], width: int) -> None
         heads = settings.get("num_attention_heads")
         if kv in settings and settings[kv] == heads and isinstance(heads, int):
             out[kv] = out.get("num_attention_heads", heads)
+    hidden, heads = (out.get(n, settings.get(n)) for n in ("hidden_size", "num_attention_heads"))
+    if settings.get("head_dim", 0) is None and isinstance(hidden, int) and isinstance(heads, int):
+        out["head_dim"] = hidden // heads
+    # All heads of a state space are together as wide as what the width is expanded to.
+    expand, heads = settings.get("expand"), out.get("num_heads", settings.get("num_heads"))
+    if isinstance(expand, int) and isinstance(heads, int) and "head_dim" in settings:
+        out["head_dim"] = width * expand // heads
     # Rotary sections are parts of a head's width: what is derived is derived anew.
-    if "rope_parameters" in settings and isinstance(settings["rope_parameters"], Mapping):
-        sections = settings["rope_parameters"].get("mrope_section")
-        if sections:
-            out["rope_parameters"] = {**settings["rope_parameters"], "mrope_section": [2, 3, 3]}
+    rope = settings.get("rope_parameters")
+    if isinstance(rope, Mapping) and ("mrope_section" in rope or _sectioned(settings.get("model_type"))):
+        out["rope_parameters"] = {**rope, "mrope_section": [2, 3, 3]}
+
+
+def _sectioned(model_type: Any) -> bool:
+    """Whether models of this type cut their heads into sections by default."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    return "mrope_section" in getattr(known, "ignore_keys_at_rope_validation", ())
+
+
+def _stages(out: dict[str, Any], settings: Mapping[str, Any], layers: int) -> None:
+    """A backbone that hands on what several of its layers give hands on that of as many of its last."""
+    wanted, full = settings.get("out_indices"), settings.get("num_hidden_layers")
+    if not isinstance(wanted, list | tuple) or not isinstance(full, int) or full <= layers:
+        return
+    if len(settings.get("stage_names") or ()) == full + 1 and len(wanted) <= layers:
+        out["out_indices"] = list(range(layers - len(wanted) + 1, layers + 1))
+        out["out_features"] = [f"stage{i}" for i in out["out_indices"]]

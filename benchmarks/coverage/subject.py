@@ -48,6 +48,7 @@ class Recipe:
             if t.requires_grad and t.numel():
                 r = torch.randn(t.shape, generator=draw, dtype=torch.float64)
                 part = torch.view_as_real(t).sum(-1) if t.is_complex() else t
+                part = part.masked_fill(part.isinf(), 0.0)  # scores of what is masked
                 terms.append((part.double() * r).mean())
         if not terms:
             raise NotRunnableError("no output depends on a parameter")
