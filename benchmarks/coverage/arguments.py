@@ -23,14 +23,21 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     main = getattr(model, "main_input_name", "input_ids")
     draw = torch.Generator().manual_seed(SEED)
     kinds = ["pixel_values", "input_features", "input_values", "input_ids", "inputs_embeds", "hidden_states"]
+    text = {n: _tokens(draw) for n in ("input_ids", "decoder_input_ids") if n in names}
     order = [main, *(kind for kind in kinds if kind != main and kind in names)]
     yield from _patches(names, config, draw)
     yield from _series(names, config, draw)
-    text = {n: _tokens(draw) for n in ("input_ids", "decoder_input_ids") if n in names}
+    if "spatial_shapes" in names and "pixel_attention_mask" in names:
+        patch = 3 * (_find(config, "patch_size") or 16) ** 2
+        known = {"pixel_attention_mask": torch.ones(_BATCH, 16).long()}
+        known["spatial_shapes"] = torch.tensor([[4, 4]] * _BATCH)
+        yield {"pixel_values": torch.randn(_BATCH, 16, patch, generator=draw), **known, **text}
     for first in order:
         rest = {name: value for name, value in text.items() if name != first}
         if first in ("pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values"):
             for value in _media(first, config, draw):
+                if "input_ids" in rest and "attention_mask" in names:
+                    yield {first: value, **rest, "attention_mask": torch.ones(_BATCH, _TOKENS).long()}
                 if "input_ids" in rest:  # a text tower beside it, or one token stream for both
                     yield {first: value, **rest}
                 yield {first: value, **{n: v for n, v in rest.items() if n != "input_ids"}}
@@ -40,8 +47,14 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
                 yield {first: torch.randn(_BATCH, _TOKENS, width, generator=draw), **rest}
                 yield {first: torch.randn(_BATCH, _TOKENS, width, generator=draw)}
         elif first in names:
-            yield {first: text.get(first, _tokens(draw)), **rest}
+            if "xpath_tags_seq" not in names:
+                yield {first: text.get(first, _tokens(draw)), **rest}
             boxes = torch.tensor([10, 10, 60, 40]).expand(_BATCH, _TOKENS, 4).contiguous()
+            if "xpath_tags_seq" in names:
+                depth = _find(config, "max_depth")
+                paths = [torch.randint(0, 100, (_BATCH, _TOKENS, depth), generator=draw) for _ in range(2)]
+                tags, places = paths
+                yield {first: _tokens(draw), "xpath_tags_seq": tags, "xpath_subs_seq": places}
             if "bbox" in names:
                 yield {first: _tokens(draw), "bbox": boxes}
             mask = torch.ones(_BATCH, _TOKENS, dtype=torch.long)
@@ -114,10 +127,11 @@ def _media(name: str, config: Any, draw: torch.Generator) -> Iterator[Tensor]:
                 yield torch.randn(2, frames, channels, height, width, generator=draw)
             yield torch.randn(_BATCH, channels, height, width, generator=draw)
     elif name == "input_features":
-        bins = _find(config, "num_mel_bins", "input_feat_per_channel", "feature_size", "n_mels", "input_dim")
+        names = ("num_mel_bins", "input_feat_per_channel", "feature_size", "n_mels", "input_dim")
+        bins = _find(config, *names, "feature_projection_input_dim")
         bins = bins if isinstance(bins, int) else 80
         length = _find(config, "max_source_positions")
-        for frames in (2 * length if isinstance(length, int) else _FRAMES, _FRAMES, 256):
+        for frames in (min(2 * length, 3000) if isinstance(length, int) else _FRAMES, _FRAMES, 256):
             yield torch.randn(_BATCH, bins, frames, generator=draw)
             yield torch.randn(_BATCH, frames, bins, generator=draw)
     else:

@@ -48,7 +48,7 @@ _ACTIONS = {
     "last weighted layer": "`protect(unsafe_offload=[...])`, if labels may be known",
     "weight of an embedding": "`protect(unsafe_offload=[...])`, if tokens may be known",
     "product of two activations": "`offload_attention=True`; rarely pays",
-    "a softmax stands between": "`attn_implementation='eager'` with `offload_attention=True`; rarely pays",
+    "a softmax stands between": "`offload_attention=True`; rarely pays",
     "input channels": "nothing: it works on raw input",
     "depthwise": "nothing: each channel by itself is no matrix product",
     "three-dimensional": "patches without overlap: write it as a linear layer on them",

@@ -38,13 +38,16 @@ SIZES = (
 _WIDTH = re.compile(
     r"(hidden_size|d_model|n_embd|embed_dim|embedding_size|dim|hidden_dim|model_dim|emb_dim|width|lru_width"
     r"|projection_dim|(vision|text|encoder|decoder|attention|cross|prompt|audio|out|output|proj|mm)_hidden_size"
-    r"|decoder_hidden_dim|backbone_hidden_size|d_embed|word_embed_proj_dim|feat_proj_dim|attention_hidden_size)"
+    r"|decoder_hidden_dim|(input|output)_embedding_size|backbone_hidden_size|d_embed|word_embed_proj_dim|feat_proj_dim|attention_hidden_size)"
 )
 _INNER = re.compile(
     r"(\w*intermediate_(size|dim)|\w*ffn_dim|d_ff|n_inner|ffn_hidden_size|mlp_dim|feedforward_dim|dim_feedforward"
     r"|d_inner|intermediate_ffn_size|ff_dim|mlp_hidden_size)"
 )
-_HEADS = re.compile(r"(\w*num_attention_heads|linear_num_(key|value)_heads|\w*num_heads|n_heads?|\w*attention_heads|num_query_heads)")
+_HEADS = re.compile(
+    r"(\w*num_attention_heads|linear_num_(key|value)_heads|\w*num_heads|n_heads?|\w*attention_heads"
+    r"|num_query_heads)"
+)
 _KV_HEADS = re.compile(r"\w*(num_key_value_heads|kv_heads|n_head_kv|num_kv_heads|attention_groups)")
 _HEAD = re.compile(r"\w*(head_dim|d_kv|qk_nope_head_dim|v_head_dim|kv_channels|attention_head_size)")
 _LAYERS = re.compile(
@@ -67,7 +70,9 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
     tokens = 0
     for name, value in settings.items():
         small: Any = value
-        if isinstance(value, Mapping) and ("model_type" in value or name.endswith("_config")):
+        if name == "per_layer_config" and isinstance(value, Mapping):
+            small = {layer: each for layer, each in value.items() if int(layer) < size.layers}
+        elif isinstance(value, Mapping) and ("model_type" in value or name.endswith("_config")):
             small = {**value, **shrink(value, size)}
         elif name.endswith("token_id") or name.endswith("token_index"):
             if isinstance(value, int) and value >= VOCABULARY:
@@ -81,8 +86,6 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
             small = 2  # of a time series' step; with none its layers have no width
         elif name == "vocab_size" and value is None:
             small = VOCABULARY
-        elif name == "per_layer_config" and isinstance(value, Mapping):
-            small = {layer: each for layer, each in value.items() if int(layer) < size.layers}
         elif isinstance(value, bool):
             continue
         elif isinstance(value, int):
@@ -100,7 +103,7 @@ def shrink(settings: Mapping[str, Any], size: Size) -> dict[str, Any]:
 def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> int:
     if name in ("attention_window", "block_size", "axial_pos_shape", "local_attn_chunk_length"):
         return min(value, 16)
-    if name.endswith("vocab_size"):
+    if name.endswith("vocab_size") or re.fullmatch(r"num_\w+_labels", name):
         return min(value, VOCABULARY)
     if _POSITIONS.fullmatch(name):
         return min(value, 512)
@@ -114,7 +117,7 @@ def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> 
         return min(value, size.layers)
     if size.width is None:
         return value
-    if _WIDTH.fullmatch(name):
+    if _WIDTH.fullmatch(name) and not (name == "hidden_dim" and value > settings.get("dim", value)):
         return min(value, size.width)
     if _INNER.fullmatch(name):
         return min(value, 4 * size.width)
@@ -132,6 +135,14 @@ def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> 
         return min(value, 1)
     if name in ("chunk_size", "mamba_chunk_size", "state_size", "mamba_d_state"):
         return min(value, size.width // 4)
+    if name in ("window_size", "local_radius"):
+        return min(value, 4)
+    if name == "hidden_dim" and value > settings.get("dim", value):
+        return min(value, 4 * size.width)
+    if name in ("num_detection_tokens", "num_codebooks", "n_codebooks", "num_quantizers"):
+        return min(value, 4)
+    if name in ("codebook_size", "audio_vocab_size", "output_channels"):
+        return min(value, size.width)
     if name == "mamba_d_ssm":
         return min(value, 2 * size.width)
     if name == "mamba_n_heads":
@@ -140,7 +151,7 @@ def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> 
 
 
 def _list(name: str, value: list[Any], size: Size) -> list[Any]:
-    if name == "layer_types" or name.endswith("_layer_types"):
+    if name in ("layer_types", "layers_block_type") or name.endswith("_layer_types"):
         # Each kind once, as far as there is room.
         kinds = list(dict.fromkeys(value))
         return (kinds + value)[: size.layers] if len(value) > size.layers else value
@@ -150,8 +161,13 @@ def _list(name: str, value: list[Any], size: Size) -> list[Any]:
         return [min(each, 1) for each in value]
     if name == "attention_window":
         return [min(each, 16) for each in value][: size.layers]
-    if name == "image_size" and all(isinstance(v, int) for v in value):
-        return [min(each, size.image) for each in value]
+    if name == "tubelet_size" and size.patch is not None:
+        return [value[0], *(min(each, size.patch) for each in value[1:])]
+    cut = {"image_size": size.image, "patch_size": size.patch}.get(name)
+    if cut is not None and all(isinstance(v, int) for v in value):
+        return [min(each, cut) for each in value]
+    if name == "attention_types":
+        return [[kinds, 1] for kinds, _ in value]
     return value
 
 
@@ -178,8 +194,9 @@ def _sectioned(model_type: Any) -> bool:
     """Whether models of this type cut their heads into sections by default."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
-    return "mrope_section" in getattr(known, "ignore_keys_at_rope_validation", ())
+    if model_type not in CONFIG_MAPPING:
+        return False
+    return "mrope_section" in getattr(CONFIG_MAPPING[model_type], "ignore_keys_at_rope_validation", ())
 
 
 def _stages(out: dict[str, Any], settings: Mapping[str, Any], layers: int) -> None:

@@ -35,7 +35,12 @@ class Recipe:
 
     def model(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(SEED)
-        return self.make().to(dtype).train(self.training)
+        model = self.make()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim >= 2 and not p.any():  # zero in the first step of training alone
+                    p.normal_(std=0.02)
+        return model.to(dtype).train(self.training)
 
     def loss(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
         """A scalar in which every output has its part: sum over outputs t of <t, r> / |t|, r Gaussian.

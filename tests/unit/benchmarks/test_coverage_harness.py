@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.coverage.judge import FAIL, NOT_RUN, PASS, REFUSED, Verdict, judge
+from benchmarks.coverage.judge import FAIL, NOT_RUN, PASS, REFUSED, UNITS, Verdict, judge, moved
 from benchmarks.coverage.page import page
 from benchmarks.coverage.pool import one, read, run
 from benchmarks.coverage.shrink import VOCABULARY, Size, shrink
@@ -22,15 +22,15 @@ from benchmarks.coverage.subject import NotRunnableError, Recipe
 
 class Net(nn.Module):
     """error: of the gradient, and of nothing else, once the model is protected. only32: it refuses
-    float64."""
+    float64. rounds: to float32 on the way."""
 
-    def __init__(self, error=0.0, only32=False):
+    def __init__(self, error=0.0, only32=False, rounds=False):
         super().__init__()
         self.first = nn.Linear(16, 24)
         self.second = nn.Linear(24, 24)
         self.norm = nn.BatchNorm1d(24)
         self.last = nn.Linear(24, 4)
-        self.error, self.only32 = error, only32
+        self.error, self.only32, self.rounds = error, only32, rounds
 
     def forward(self, x):
         if self.only32 and x.dtype == torch.float64:
@@ -38,7 +38,7 @@ class Net(nn.Module):
         y = self.first(x)
         if "forward" in self.__dict__:
             y = y * (1 + self.error) - (y * self.error).detach()
-        y = torch.softmax(self.second(y), -1)
+        y = torch.softmax(self.second(y.float().to(y.dtype) if self.rounds else y), -1)
         return self.last(self.norm(y))
 
 
@@ -90,6 +90,60 @@ def test_a_model_that_refuses_float64_is_held_to_the_derived_bound():
     verdict = judge(net(only32=True))
     assert (verdict.status, verdict.compared) == (PASS, "rounding bound")
     assert judge(net(only32=True, error=1e-3)).status == FAIL
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_yardstick_moves_every_weight_by_a_rounding(dtype):
+    """Not by none: 1 + 2^-36 is 1 in float32."""
+    before, after = Net().to(dtype), Net().to(dtype)
+    after.load_state_dict(before.state_dict())
+    moved(after)
+    for p, q in zip(before.parameters(), after.parameters(), strict=True):
+        off = (q.double() - p.double()).abs() / p.double().abs().clamp_min(1e-30)
+        own = (p != 0) & (p != 1)  # in float32 half of the ones round back: a tie
+        assert bool((off[own] > 0.5 * UNITS[dtype]).all())
+        assert bool((off <= 2.001 * UNITS[dtype]).all())
+
+
+def test_a_model_that_rounds_is_held_to_what_a_rounding_does():
+    verdict = judge(net(rounds=True))
+    assert verdict.status == PASS
+    assert judge(net(rounds=True, error=1e-3)).status == FAIL
+
+
+class Infinite(nn.Module):
+    """Scores of masked positions are minus infinity, as detectors give them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 24), nn.Linear(24, 4)
+
+    def forward(self, x):
+        mask = torch.zeros(4, dtype=torch.bool)
+        mask[1] = True
+        return self.last(self.first(x)).masked_fill(mask, float("-inf"))
+
+
+def test_scores_of_what_is_masked_have_no_part_in_the_loss():
+    assert judge(recipe(Infinite, 8, 16)).status == PASS
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        q = self.project(x)
+        return self.last(nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=1e-9))
+
+
+def test_little_is_sent_for_attentions_sake_and_then_it_is_asked_for():
+    verdict = judge(recipe(Attending, 2, 4, 64, 8))
+    assert verdict.status == PASS
+    assert "attention: attention: a softmax stands between its two products" in verdict.kept
+    assert verdict.with_attention_flops is not None
+    assert verdict.with_attention_flops > 2 * verdict.offloaded_flops
 
 
 def test_a_refusal_keeps_its_reason_and_its_remedy():
@@ -198,6 +252,29 @@ def test_configurations_are_cut_by_name():
     }
     assert "use_cache" not in small
     assert "hidden_size" not in shrink(full, Size(width=None))
+
+
+def test_what_a_name_does_not_tell_agrees_all_the_same():
+    state = shrink(
+        {"hidden_size": 4096, "expand": 2, "num_heads": 128, "head_dim": 64, "n_groups": 8}, Size()
+    )
+    assert state["num_heads"] * state["head_dim"] == 2 * state["hidden_size"]
+    assert state["num_heads"] % state["n_groups"] == 0
+    none = shrink({"hidden_size": 4096, "num_attention_heads": 32, "head_dim": None}, Size())
+    assert none["head_dim"] * none["num_attention_heads"] == none["hidden_size"]
+    wide = shrink({"dim": 768, "hidden_dim": 3072}, Size())
+    assert wide == {"dim": 64, "hidden_dim": 256}
+    backbone = {
+        "num_hidden_layers": 12,
+        "stage_names": ["stem", *(f"stage{i}" for i in range(1, 13))],
+        "out_indices": [3, 6, 9, 12],
+        "out_features": ["stage3", "stage6", "stage9", "stage12"],
+    }
+    assert shrink(backbone, Size(layers=4))["out_indices"] == [1, 2, 3, 4]
+    assert "out_indices" not in shrink(backbone, Size(layers=2))
+    assert shrink({"per_layer_config": {"05": {}, "00": {"x": 1}}}, Size())["per_layer_config"] == {
+        "00": {"x": 1}
+    }
 
 
 def test_the_page_counts_what_the_rows_say():
