@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,9 @@ class Recipe:
     def loss(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
         """A scalar in which every output has its part: sum over outputs t of <t, r> / |t|, r Gaussian.
         Linear in the outputs, so that no normalisation makes it constant."""
-        torch.manual_seed(SEED + 1)  # of dropout and the like
+        torch.manual_seed(SEED + 1)  # of dropout and the like; some drop whole layers by other generators
+        random.seed(SEED + 1)
+        np.random.seed(SEED + 1)
         out = model(**{name: _cast(value, dtype) for name, value in self.inputs.items()})
         draw = torch.Generator().manual_seed(SEED + 2)
         terms = []

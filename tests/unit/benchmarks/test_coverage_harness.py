@@ -13,10 +13,19 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.coverage.judge import FAIL, NOT_RUN, PASS, REFUSED, UNITS, Verdict, judge, moved
+from benchmarks.coverage.judge import (
+    FAIL,
+    NOT_RUN,
+    PASS,
+    REFUSED,
+    UNITS,
+    Verdict,
+    judge,
+    moved,
+    multiplies_in_float32,
+)
 from benchmarks.coverage.page import page
 from benchmarks.coverage.pool import one, read, run
-from benchmarks.coverage.shrink import VOCABULARY, Size, shrink
 from benchmarks.coverage.subject import NotRunnableError, Recipe
 
 
@@ -109,6 +118,29 @@ def test_a_model_that_rounds_is_held_to_what_a_rounding_does():
     verdict = judge(net(rounds=True))
     assert verdict.status == PASS
     assert judge(net(rounds=True, error=1e-3)).status == FAIL
+
+
+class Routed(nn.Module):
+    """A router in float32, as of switch transformers."""
+
+    def __init__(self, error=0.0):
+        super().__init__()
+        self.router, self.first, self.last = nn.Linear(16, 4), nn.Linear(16, 4), nn.Linear(4, 4)
+        self.error = error
+
+    def forward(self, x):
+        weight, bias = self.router.weight.float(), self.router.bias.float()
+        scores = torch.softmax(nn.functional.linear(x.float(), weight, bias), -1).to(x.dtype)
+        if "forward" in self.__dict__:
+            scores = scores * (1 + self.error) - (scores * self.error).detach()
+        return self.last(scores * self.first(x))
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.0, PASS), (1e-3, FAIL)])
+def test_products_in_float32_are_held_in_float32(error, status):
+    assert multiplies_in_float32(recipe(Routed, 32, 16))
+    assert not multiplies_in_float32(net())
+    assert judge(replace(recipe(Routed, 32, 16), make=lambda: Routed(error))).status == status
 
 
 class Infinite(nn.Module):
@@ -223,58 +255,6 @@ def test_the_pool_ends_what_takes_too_long(tmp_path):
     limits = {"jobs": 1, "seconds": 1.0, "gigabytes": 8.0, "say": lambda text: None, "preload": "torch"}
     run("planted", in_a_process, ["slow"], out, **limits)
     assert read(out)[0]["reason"] == "takes more than 1 s"
-
-
-def test_configurations_are_cut_by_name():
-    full = {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 12,
-        "intermediate_size": 3072,
-        "vocab_size": 50257,
-        "eos_token_id": 50256,
-        "hidden_dropout_prob": 0.1,
-        "use_cache": True,
-        "layer_types": ["a"] * 11 + ["b"],
-        "vision_config": {"model_type": "vit", "hidden_size": 1024, "image_size": 224, "patch_size": 16},
-    }
-    small = shrink(full, Size())
-    assert small["hidden_size"] == 64
-    assert small["num_attention_heads"] == small["num_key_value_heads"] == 4
-    assert small["eos_token_id"] < small["vocab_size"] == VOCABULARY
-    assert small["layer_types"] == ["a", "b"]
-    assert small["vision_config"] == {
-        "model_type": "vit",
-        "hidden_size": 64,
-        "image_size": 64,
-        "patch_size": 16,
-    }
-    assert "use_cache" not in small
-    assert "hidden_size" not in shrink(full, Size(width=None))
-
-
-def test_what_a_name_does_not_tell_agrees_all_the_same():
-    state = shrink(
-        {"hidden_size": 4096, "expand": 2, "num_heads": 128, "head_dim": 64, "n_groups": 8}, Size()
-    )
-    assert state["num_heads"] * state["head_dim"] == 2 * state["hidden_size"]
-    assert state["num_heads"] % state["n_groups"] == 0
-    none = shrink({"hidden_size": 4096, "num_attention_heads": 32, "head_dim": None}, Size())
-    assert none["head_dim"] * none["num_attention_heads"] == none["hidden_size"]
-    wide = shrink({"dim": 768, "hidden_dim": 3072}, Size())
-    assert wide == {"dim": 64, "hidden_dim": 256}
-    backbone = {
-        "num_hidden_layers": 12,
-        "stage_names": ["stem", *(f"stage{i}" for i in range(1, 13))],
-        "out_indices": [3, 6, 9, 12],
-        "out_features": ["stage3", "stage6", "stage9", "stage12"],
-    }
-    assert shrink(backbone, Size(layers=4))["out_indices"] == [1, 2, 3, 4]
-    assert "out_indices" not in shrink(backbone, Size(layers=2))
-    assert shrink({"per_layer_config": {"05": {}, "00": {"x": 1}}}, Size())["per_layer_config"] == {
-        "00": {"x": 1}
-    }
 
 
 def test_the_page_counts_what_the_rows_say():
