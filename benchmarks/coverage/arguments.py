@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.coverage.subject import SEED
 
 _BATCH, _TOKENS, _FRAMES, _SAMPLES = 3, 24, 64, 4000
+_TEXTS = ("input_ids", "decoder_input_ids", "qformer_input_ids")
 #: Ordinary tokens: special ones have ids above, or below.
 _LOW, _HIGH = 10, 100
 
@@ -23,7 +24,7 @@ def candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     main = getattr(model, "main_input_name", "input_ids")
     draw = torch.Generator().manual_seed(SEED)
     kinds = ["pixel_values", "input_features", "input_values", "input_ids", "inputs_embeds", "hidden_states"]
-    text = {n: _tokens(draw) for n in ("input_ids", "decoder_input_ids") if n in names}
+    text = {n: _tokens(draw) for n in _TEXTS if n in names}
     order = [main, *(kind for kind in kinds if kind != main and kind in names)]
     yield from _patches(names, config, draw)
     yield from _series(names, config, draw)

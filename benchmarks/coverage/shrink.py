@@ -143,6 +143,8 @@ def _integer(name: str, value: int, size: Size, settings: Mapping[str, Any]) -> 
         return min(value, 4)
     if name in ("codebook_size", "audio_vocab_size", "output_channels"):
         return min(value, size.width)
+    if name == "num_kv_shared_layers":
+        return 0
     if name == "mamba_d_ssm":
         return min(value, 2 * size.width)
     if name == "mamba_n_heads":
@@ -187,7 +189,9 @@ def _agree(out: dict[str, Any], settings: Mapping[str, Any], width: int) -> None
     # Rotary sections are parts of a head's width: what is derived is derived anew.
     rope = settings.get("rope_parameters")
     if isinstance(rope, Mapping) and ("mrope_section" in rope or _sectioned(settings.get("model_type"))):
-        out["rope_parameters"] = {**rope, "mrope_section": [2, 3, 3]}
+        half = int(width // 4 * rope.get("partial_rotary_factor", 1.0)) // 2
+        rest = 3 * half // 8
+        out["rope_parameters"] = {**rope, "mrope_section": [half - 2 * rest, rest, rest]}
 
 
 def _sectioned(model_type: Any) -> bool:

@@ -55,3 +55,11 @@ def test_what_a_name_does_not_tell_agrees_all_the_same():
     assert shrink({"per_layer_config": {"05": {}, "00": {"x": 1}}}, Size())["per_layer_config"] == {
         "00": {"x": 1}
     }
+
+
+def test_rotary_sections_fill_what_is_turned_of_a_head():
+    for factor, wanted in ((None, 8), (0.5, 4)):
+        rope = {"mrope_section": [16, 24, 24]} | ({} if factor is None else {"partial_rotary_factor": factor})
+        small = shrink({"hidden_size": 4096, "rope_parameters": rope}, Size())["rope_parameters"]
+        assert sum(small["mrope_section"]) == wanted
+        assert min(small["mrope_section"]) > 0
