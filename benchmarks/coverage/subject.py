@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,12 +37,19 @@ class Recipe:
 
     def model(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(SEED)
-        return self.make().to(dtype).train(self.training)
+        model = self.make()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim >= 2 and not p.any():  # zero in the first step of training alone
+                    p.normal_(std=0.02)
+        return model.to(dtype).train(self.training)
 
     def loss(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
         """A scalar in which every output has its part: sum over outputs t of <t, r> / |t|, r Gaussian.
         Linear in the outputs, so that no normalisation makes it constant."""
-        torch.manual_seed(SEED + 1)  # of dropout and the like
+        torch.manual_seed(SEED + 1)  # of dropout and the like; some drop whole layers by other generators
+        random.seed(SEED + 1)
+        np.random.seed(SEED + 1)
         out = model(**{name: _cast(value, dtype) for name, value in self.inputs.items()})
         draw = torch.Generator().manual_seed(SEED + 2)
         terms = []
@@ -48,6 +57,7 @@ class Recipe:
             if t.requires_grad and t.numel():
                 r = torch.randn(t.shape, generator=draw, dtype=torch.float64)
                 part = torch.view_as_real(t).sum(-1) if t.is_complex() else t
+                part = part.masked_fill(part.isinf(), 0.0)  # scores of what is masked
                 terms.append((part.double() * r).mean())
         if not terms:
             raise NotRunnableError("no output depends on a parameter")

@@ -61,11 +61,13 @@ _WORDS = (
     "small",
 )
 _COUNTED = 4
+#: A step in float64 with its encoded operands is to fit into a few gigabytes.
+_MOST_PARAMETERS = 100_000_000
 
 
 def _smallest(names: list[str]) -> list[str]:
     """By the number of parameters, counted on tensors without memory. Of large families those are counted
-    whose names speak of the least."""
+    whose names speak of the least. Raises NotRunnableError where all of them are too large."""
     import timm
 
     sizes = {}
@@ -73,6 +75,8 @@ def _smallest(names: list[str]) -> list[str]:
         with suppress(Exception), torch.device("meta"):  # some cannot be built without data; others can
             model = timm.create_model(name, pretrained=False)
             sizes[name] = sum(p.numel() for p in model.parameters())
+    if sizes and min(sizes.values()) > _MOST_PARAMETERS:
+        raise NotRunnableError(f"{min(sizes.values()) / 1e6:.0f} M parameters in the smallest member")
     return sorted(sizes, key=sizes.__getitem__) or sorted(names, key=_spoken)
 
 

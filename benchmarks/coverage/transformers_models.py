@@ -52,6 +52,14 @@ def recipe(family: str) -> Recipe:
     raise NotRunnableError(refusals[0] if refusals else "no class to build")
 
 
+def _drawn(model: nn.Module) -> None:
+    """Codebooks are buffers, and zero until they are trained: all that is quantised would be alike."""
+    for name, buffer in model.named_buffers():
+        if "codebook" in name and name.rpartition(".")[2] in ("embed", "embed_sum"):
+            # Shorter than what is quantised: else the shortest is nearest to everything.
+            buffer.normal_(std=1e-3)
+
+
 def _classes(family: str) -> list[type[Any]]:
     import transformers
     from transformers.models.auto import modeling_auto
@@ -80,6 +88,7 @@ def _at(family: str, model_class: type[Any], size: Size) -> Recipe:
         if hasattr(config, "use_cache"):
             config.use_cache = False
         model: nn.Module = model_class(config)
+        _drawn(model)
         return model
 
     with torch.device("meta"):
@@ -88,15 +97,15 @@ def _at(family: str, model_class: type[Any], size: Size) -> Recipe:
         raise NotRunnableError(f"{count / 1e6:.0f} M parameters in the smallest configuration")
     torch.manual_seed(SEED)
     model = make().eval()
-    last = "takes none of the generic inputs"
+    refusal = ""
     for inputs in candidates(model):
         try:
             with torch.no_grad():
                 out = model(**inputs)
         except Exception as error:
-            last = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            refusal = refusal or f"{type(error).__name__}: {str(error).strip()[:200]}"
             continue
         if tensors(out):
             shrunk = {"width": size.width, "layers": size.layers, "inputs": sorted(inputs)}
             return Recipe("transformers", family, model_class.__name__, make, inputs, shrunk)
-    raise NotRunnableError(last)
+    raise NotRunnableError(refusal or "takes none of the generic inputs")

@@ -23,6 +23,7 @@ from tempo.nn.calls import arranged, candidate_of, is_weight, once_differentiate
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
 from tempo.nn.placement import Account, Places, Rules, sizes
+from tempo.nn.sdpa import dot_product_attention
 from tempo.products import Products
 
 _DTYPES = (torch.float32, torch.float64)
@@ -44,8 +45,8 @@ class Offload:
 
     @contextmanager
     def module(self, name: str, keep: str | None, place: str | None) -> Iterator[None]:
-        """Inside the forward of a module; keep: why all of it stays in the TEE, or None. place: where the
-        user wants its calls, or None."""
+        """Inside the forward of a module. keep: why all of it stays in the TEE; place: where the user
+        wants its calls; or None."""
         stack = self._stack
         depth = len(stack)
         try:
@@ -65,8 +66,7 @@ class Offload:
         return self._stack[-1][1] if self._stack else None
 
     def know_parameters(self, reasons: dict[int, str], public: frozenset[int]) -> None:
-        """Parameters, by id, that stay in the TEE whichever module uses them, and why; and those that are
-        public. Per thread."""
+        """Per thread: parameters, by id, that stay in the TEE whoever uses them, and why; and public ones."""
         self._local.parameters = reasons
         self._local.public = public
 
@@ -210,8 +210,10 @@ class Offload:
         is_causal: bool = False,
         **options: Any,
     ) -> Tensor:
-        """Scaled dot-product attention. Its softmax stands between two products, so it goes as one."""
+        """Scaled dot-product attention: one kernel, or two products where those are to be sent."""
         args = (q, k, v, attn_mask, dropout_p, is_causal)
+        if self._rules.offload_attention and not self.kept_here:
+            return dot_product_attention(self.matmul, *args, **options)
         reason = self.kept_here or "attention: a softmax stands between its two products"
         return self.keep("attention", reason, F.scaled_dot_product_attention, args, options)
 
@@ -243,8 +245,7 @@ class Offload:
     # Shared.
 
     def _refusal(self, x: Tensor, w: Tensor) -> str | None:
-        """Why this call stays in the TEE whatever its shapes. Raises UnsupportedError for what could
-        only go on silently unprotected."""
+        """Why this call stays, whatever its shapes. UnsupportedError: it could only go on unprotected."""
         if self.kept_here:
             return self.kept_here
         kept: dict[int, str] = getattr(self._local, "parameters", {})
@@ -274,9 +275,8 @@ class Offload:
         return "operands of different dtypes" if x.dtype != w.dtype else None
 
     def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> tuple[Tensor, str | None]:
-        """y, or a reason why the caller has to keep it after all: values that cannot be sent. Those are
-        for PyTorch's own kernel, since a lowering may spread a NaN further. Or because it is not wanted
-        at the workers."""
+        """y, or why the caller has to keep it after all: values that cannot be sent, which are for PyTorch's
+        own kernel, since a lowering may spread a NaN further; or it is not wanted at the workers."""
         name, _, place = self._stack[-1] if self._stack else ("", None, None)
         candidate = candidate_of(name, lowering, x, w, getattr(self._local, "public", frozenset()))
         if reason := self._places.keep(place, candidate):

@@ -13,24 +13,33 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.coverage.judge import FAIL, NOT_RUN, PASS, REFUSED, Verdict, judge
+from benchmarks.coverage.judge import (
+    FAIL,
+    NOT_RUN,
+    PASS,
+    REFUSED,
+    UNITS,
+    Verdict,
+    judge,
+    moved,
+    multiplies_in_float32,
+)
 from benchmarks.coverage.page import page
 from benchmarks.coverage.pool import one, read, run
-from benchmarks.coverage.shrink import VOCABULARY, Size, shrink
 from benchmarks.coverage.subject import NotRunnableError, Recipe
 
 
 class Net(nn.Module):
     """error: of the gradient, and of nothing else, once the model is protected. only32: it refuses
-    float64."""
+    float64. rounds: to float32 on the way."""
 
-    def __init__(self, error=0.0, only32=False):
+    def __init__(self, error=0.0, only32=False, rounds=False):
         super().__init__()
         self.first = nn.Linear(16, 24)
         self.second = nn.Linear(24, 24)
         self.norm = nn.BatchNorm1d(24)
         self.last = nn.Linear(24, 4)
-        self.error, self.only32 = error, only32
+        self.error, self.only32, self.rounds = error, only32, rounds
 
     def forward(self, x):
         if self.only32 and x.dtype == torch.float64:
@@ -38,7 +47,7 @@ class Net(nn.Module):
         y = self.first(x)
         if "forward" in self.__dict__:
             y = y * (1 + self.error) - (y * self.error).detach()
-        y = torch.softmax(self.second(y), -1)
+        y = torch.softmax(self.second(y.float().to(y.dtype) if self.rounds else y), -1)
         return self.last(self.norm(y))
 
 
@@ -90,6 +99,83 @@ def test_a_model_that_refuses_float64_is_held_to_the_derived_bound():
     verdict = judge(net(only32=True))
     assert (verdict.status, verdict.compared) == (PASS, "rounding bound")
     assert judge(net(only32=True, error=1e-3)).status == FAIL
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_yardstick_moves_every_weight_by_a_rounding(dtype):
+    """Not by none: 1 + 2^-36 is 1 in float32."""
+    before, after = Net().to(dtype), Net().to(dtype)
+    after.load_state_dict(before.state_dict())
+    moved(after)
+    for p, q in zip(before.parameters(), after.parameters(), strict=True):
+        off = (q.double() - p.double()).abs() / p.double().abs().clamp_min(1e-30)
+        own = (p != 0) & (p != 1)  # in float32 half of the ones round back: a tie
+        assert bool((off[own] > 0.5 * UNITS[dtype]).all())
+        assert bool((off <= 2.001 * UNITS[dtype]).all())
+
+
+def test_a_model_that_rounds_is_held_to_what_a_rounding_does():
+    verdict = judge(net(rounds=True))
+    assert verdict.status == PASS
+    assert judge(net(rounds=True, error=1e-3)).status == FAIL
+
+
+class Routed(nn.Module):
+    """A router in float32, as of switch transformers."""
+
+    def __init__(self, error=0.0):
+        super().__init__()
+        self.router, self.first, self.last = nn.Linear(16, 4), nn.Linear(16, 4), nn.Linear(4, 4)
+        self.error = error
+
+    def forward(self, x):
+        weight, bias = self.router.weight.float(), self.router.bias.float()
+        scores = torch.softmax(nn.functional.linear(x.float(), weight, bias), -1).to(x.dtype)
+        if "forward" in self.__dict__:
+            scores = scores * (1 + self.error) - (scores * self.error).detach()
+        return self.last(scores * self.first(x))
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.0, PASS), (1e-3, FAIL)])
+def test_products_in_float32_are_held_in_float32(error, status):
+    assert multiplies_in_float32(recipe(Routed, 32, 16))
+    assert not multiplies_in_float32(net())
+    assert judge(replace(recipe(Routed, 32, 16), make=lambda: Routed(error))).status == status
+
+
+class Infinite(nn.Module):
+    """Scores of masked positions are minus infinity, as detectors give them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 24), nn.Linear(24, 4)
+
+    def forward(self, x):
+        mask = torch.zeros(4, dtype=torch.bool)
+        mask[1] = True
+        return self.last(self.first(x)).masked_fill(mask, float("-inf"))
+
+
+def test_scores_of_what_is_masked_have_no_part_in_the_loss():
+    assert judge(recipe(Infinite, 8, 16)).status == PASS
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        q = self.project(x)
+        return self.last(nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=1e-9))
+
+
+def test_little_is_sent_for_attentions_sake_and_then_it_is_asked_for():
+    verdict = judge(recipe(Attending, 2, 4, 64, 8))
+    assert verdict.status == PASS
+    assert "attention: attention: a softmax stands between its two products" in verdict.kept
+    assert verdict.with_attention_flops is not None
+    assert verdict.with_attention_flops > 2 * verdict.offloaded_flops
 
 
 def test_a_refusal_keeps_its_reason_and_its_remedy():
@@ -169,35 +255,6 @@ def test_the_pool_ends_what_takes_too_long(tmp_path):
     limits = {"jobs": 1, "seconds": 1.0, "gigabytes": 8.0, "say": lambda text: None, "preload": "torch"}
     run("planted", in_a_process, ["slow"], out, **limits)
     assert read(out)[0]["reason"] == "takes more than 1 s"
-
-
-def test_configurations_are_cut_by_name():
-    full = {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 12,
-        "intermediate_size": 3072,
-        "vocab_size": 50257,
-        "eos_token_id": 50256,
-        "hidden_dropout_prob": 0.1,
-        "use_cache": True,
-        "layer_types": ["a"] * 11 + ["b"],
-        "vision_config": {"model_type": "vit", "hidden_size": 1024, "image_size": 224, "patch_size": 16},
-    }
-    small = shrink(full, Size())
-    assert small["hidden_size"] == 64
-    assert small["num_attention_heads"] == small["num_key_value_heads"] == 4
-    assert small["eos_token_id"] < small["vocab_size"] == VOCABULARY
-    assert small["layer_types"] == ["a", "b"]
-    assert small["vision_config"] == {
-        "model_type": "vit",
-        "hidden_size": 64,
-        "image_size": 64,
-        "patch_size": 16,
-    }
-    assert "use_cache" not in small
-    assert "hidden_size" not in shrink(full, Size(width=None))
 
 
 def test_the_page_counts_what_the_rows_say():
