@@ -46,12 +46,12 @@ COVERAGE_STAMP := $(COVERAGE)/.installed
 
 coverage: $(COVERAGE_STAMP)
 	$(COVERAGE)/bin/python -m benchmarks.coverage run $(ARGS)
-	$(COVERAGE)/bin/python -m benchmarks.coverage page
+	$(if $(ARGS),@echo 'docs/coverage.md is left as it is: ARGS names a part of the run',$(COVERAGE)/bin/python -m benchmarks.coverage page)
 
 $(COVERAGE_STAMP): pyproject.toml
 	[ -x $(COVERAGE)/bin/python ] || $(PYTHON) -m venv $(COVERAGE)
 	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check -e . transformers==5.23.0
+	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check -e . transformers==5.23.0 pillow
 	$(COVERAGE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
 	@touch $@
 
