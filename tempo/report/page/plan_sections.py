@@ -123,8 +123,13 @@ def placement(plan: PlanFile) -> Section:
         *(common.LAYER, common.OPERATION, common.SHAPE, w.COUNT, common.FLOPS_SHARE, w.TEE_TIME),
         *(w.TEMPO_TIME, w.LAW, w.DECISION, common.REASON),
     )
-    table = Table(w.PLACEMENT, heads, rows, frozenset({3, 4, 5, 6, 7}), folded(rows))
-    return Section("placement", w.PLACEMENT, [table])
+    says = common.PLACED_SAYS.of(
+        n=str(len(rows)),
+        sent=str(sum(several[0].sent for several in alike.values())),
+        share=f.percent(plan.sent_share),
+    )
+    table = Table(w.PLACEMENT, heads, rows, frozenset({3, 4, 5, 6, 7}))
+    return Section("placement", w.PLACEMENT, [folded(table, says)])
 
 
 def _shape(row: PlanRow) -> str:

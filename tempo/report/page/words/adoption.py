@@ -13,6 +13,8 @@ LEAD: Final = Text(
     "各段階は、すべての完了条件を満たした時点で終了します。基準値は本計画の数値に基づき、予測誤差として {margin} の"
     "余裕を見込んでいます。",
 )
+CRITERIA_OF: Final = Text("Exit criteria", "完了条件の一覧")
+OF_STATE: Final = Text("{n} {state}", "{state} {n} 件")
 CRITERION: Final = Text("Exit criterion", "完了条件")
 STATE: Final = Text("State", "状態")
 COMMAND: Final = Text("How it is measured", "確認方法")

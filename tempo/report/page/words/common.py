@@ -24,7 +24,15 @@ OFFLINE: Final = Text(
 
 NOT_MEASURED: Final = Text("Not measured in this run.", "この実行では測定していません。")
 WOULD_MEASURE: Final = Text("This would measure it:", "次のコマンドで測定できます。")
-DETAILS: Final = Text("All {n} rows", "全 {n} 行を表示")
+DETAILS: Final = Text("{n} rows", "全 {n} 行")
+ITEMS_SAYS: Final = Text("{n} in all", "{n} 件")
+SEEN_SAYS: Final = Text("{n} kinds of information; at worst: {kind}", "{n} 種類、最も重い区分：{kind}")
+MACHINE_SAYS: Final = Text("processor, system, versions", "プロセッサー、OS、各種の版")
+SOURCES_SAYS: Final = Text("{n} files, each with its SHA-256", "{n} 件（SHA-256 付き）")
+PLACED_SAYS: Final = Text(
+    "{sent} of {n} rows at workers, with {share} of the arithmetic",
+    "{n} 行中 {sent} 行をワーカーで実行（演算量の {share}）",
+)
 NONE: Final = Text("none", "なし")
 NAME: Final = Text("Name", "項目")
 FIGURE: Final = Text("Figure", "値")

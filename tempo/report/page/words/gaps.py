@@ -19,7 +19,7 @@ SIMULATED: Final = Text(
     "TEE の証拠はシミュレーションによるものであり、ハードウェアについては何も確認できていません。",
 )
 AUDIT: Final = Text(
-    "No audit log was verified: the events below are the session's own account.",
+    "No audit log was verified: the events on this page are the session's own account.",
     "監査ログは検証していません。事象の記載はセッション自身の記録に基づきます。",
 )
 AUDIT_TIED: Final = Text(

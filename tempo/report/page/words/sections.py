@@ -25,6 +25,7 @@ CODE: Final = Text("Code", "コード")
 CLASS: Final = Text("Class", "区分")
 PER_WORKER: Final = Text("Jobs by worker", "ワーカー別の処理件数")
 WORKER: Final = Text("Worker", "ワーカー")
+JOBS_SAYS: Final = Text("{jobs} by {workers} workers", "{workers} 台で計 {jobs} 件")
 JOBS: Final = Text("Jobs answered", "応答した処理")
 
 ATTACKS: Final = Text("Attacks", "攻撃の測定結果")
@@ -58,12 +59,13 @@ SCALE_NOTE: Final = Text(
     "棒は 0 から 1 までのスコア、細い印は当て推量で得られる水準、太い印は秘匿しない場合に同じ攻撃が達する水準です。"
     "棒が細い印に近いほど安全です。",
 )
-VERDICTS_MEAN: Final = Text("What the verdicts mean", "判定の意味")
+ATTACKS_EACH: Final = Text("Attack by attack", "攻撃別の結果")
 PICTURES: Final = Text("Recovered against true", "復元結果と元の入力の比較")
 PICTURES_LEAD: Final = Text(
     "On the left of each pair what an attacker recovered, on the right the true input.",
     "各組の左が攻撃者の復元した画像、右が元の入力です。",
 )
+PICTURES_OTHER: Final = Text("Under other schemes, to compare", "他の秘匿方式での結果（比較用）")
 PICTURES_OWN: Final = Text(
     "This page shows inputs of your own model: treat it as confidentially as the data.",
     "本ページにはお客様自身のデータが含まれます。データと同等の機密区分で取り扱ってください。",
@@ -103,6 +105,10 @@ PROMISE: Final = Text(
     "行の大きさの {size} を超える誤りを見逃す確率は {miss} 以下です。",
 )
 ARITHMETIC: Final = Text("Arithmetic", "演算精度")
+PROMISES_SAYS: Final = Text(
+    "{n} kinds of check; errors above {size} of a row's size are found, missed with {miss} at most",
+    "{n} 種類。行の大きさの {size} を超える誤りを検出（見逃し確率 {miss} 以下）",
+)
 PROBES: Final = Text("Probes", "検査ベクトル数")
 EXACT: Final = Text(
     "Under shares every check is exact arithmetic on integers.",
@@ -122,6 +128,10 @@ ACCURACY_LEAD: Final = Text(
 )
 PLAIN: Final = Text("Plain PyTorch", "通常の PyTorch")
 TEMPO: Final = Text("Tempo", "Tempo")
+CURVES: Final = Text("Loss curves", "損失の推移")
+CURVES_SAYS: Final = Text(
+    "{steps} steps, both trainings and their difference", "{steps} ステップ、両者の損失とその差"
+)
 LOSS: Final = Text("Training loss", "学習損失")
 DIFFERENCE: Final = Text("Difference of the losses (logarithmic)", "損失の差（対数目盛）")
 MEASURED: Final = Text("measured", "実測値")
@@ -158,6 +168,7 @@ TIMELINE_LEAD: Final = Text(
 )
 LANE: Final = Text("Who", "主体")
 BUSY: Final = Text("Busy with", "処理内容")
+TIMELINE_SAYS: Final = Text("{n} lanes over {total}", "主体 {n} 件、{total}")
 LANES_LEFT: Final = Text("{n} more lanes are not drawn.", "ほか {n} 件は省略しています。")
 
 SPEED: Final = Text("Share of what is possible", "理論上限に対する到達度")
@@ -189,6 +200,9 @@ OPTIONS: Final = {
 OPTION: Final = Text("Way to run it", "実行方法")
 PRICE: Final = Text("Cost", "費用")
 ASSUMING: Final = Text("Assuming", "前提条件")
+ASSUMING_SAYS: Final = Text("of each of {n} ways to run it", "実行方法 {n} 通り")
+SPEED_ROWS: Final = Text("Time, speed-up and roofline of each", "各演算の時間・速度比・ルーフライン比")
+SPEED_SAYS: Final = Text("{n} rows; {least} to {most} of the law", "全 {n} 行、理論上限比 {least}～{most}")
 NO_PRICE: Final = Text("no price given", "単価の指定なし")
 
 TRUST: Final = Text("Attestation and audit log", "アテステーションと監査ログ")
