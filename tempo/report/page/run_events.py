@@ -72,13 +72,13 @@ def _promises(run: Run) -> list[Block]:
         return [Heading(w.PROMISES), Para(w.EXACT)] if run.session.scheme == "shares" else []
     rows: list[list[Cell]] = []
     for each in found:
-        said = w.PROMISE.of(size=f.share(each.of_row), miss=f"{each.miss:.0e}")
+        said = w.PROMISE.of(size=f.share(each.of_row), miss=f.share(each.miss, 1))
         rows.append([each.op, f"{each.dtype} ({each.arithmetic})", str(each.probes), said])
     heads = (common.OPERATION, w.ARITHMETIC, w.PROBES, w.PROMISES)
     says = w.PROMISES_SAYS.of(
         n=str(len(rows)),
         size=f.share(max(each.of_row for each in found)),
-        miss=f"{max(each.miss for each in found):.0e}",
+        miss=f.share(max(each.miss for each in found), 1),
     )
     return [Fold(w.PROMISES, says, [Table(w.PROMISES, heads, rows, frozenset({2}))])]
 

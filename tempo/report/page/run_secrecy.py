@@ -8,7 +8,7 @@ from typing import Final
 from tempo.report.page import figures as f
 from tempo.report.page.png import data_uri
 from tempo.report.page.run_verdict import says_of_attacks, worst_rows
-from tempo.report.page.shared import class_of, folded, visible_table
+from tempo.report.page.shared import class_of, visible_table
 from tempo.report.page.text import NOTHING, Text, joined
 from tempo.report.page.view import (
     Badge,
@@ -87,7 +87,7 @@ def _placement(run: Run) -> Block:
         sent=str(sum(sent for _, _, sent, _, _ in alike)),
         share=f.percent(run.session.offloaded_flops / total),
     )
-    return folded(Table(w.PLACEMENT, heads, rows, frozenset({5})), says)
+    return Fold(w.PLACEMENT, says, [Table(w.PLACEMENT, heads, rows, frozenset({5}))])
 
 
 def named(modules: list[str]) -> Text:

@@ -18,7 +18,7 @@ LONG_SLIM: Final = 12
 
 
 def visible_table(layers: Mapping[str, int]) -> Block:
-    """layers: how many show each code. Folded where there are many; the line above says the worst class."""
+    """layers: how many show each code. Folded, since what is seen takes sentences; the line above says the worst."""
     rows: list[list[Cell]] = []
     for code in (c for c in CODES if layers.get(c)):
         seen, without = codes.VISIBLE_JA[code]
@@ -33,7 +33,7 @@ def visible_table(layers: Mapping[str, int]) -> Block:
         )
     heads = (sections.CODE, common.MEANING, sections.CLASS, common.REMEDY, common.LAYERS)
     says = common.SEEN_SAYS.of(n=str(len(rows)), kind=means_of(layers))
-    return folded(Table(common.SEEN, heads, rows, frozenset({4})), says)
+    return Fold(common.SEEN, says, [Table(common.SEEN, heads, rows, frozenset({4}))])
 
 
 def class_of(seen: Iterable[str]) -> Text:
