@@ -58,7 +58,7 @@ def events(run: Run) -> Section:
             for e in listed
         ]
         caption = w.LIST_OF_EVENTS.of(shown=str(len(listed)), n=f"{len(s.events):,}")
-        says = joined([Text(f"{kind.en} {n:,}", f"{kind.ja} {n:,} 件") for kind, n in counted])
+        says = joined([Text(f"{kind.en} ({n:,})", f"{kind.ja} {n:,} 件") for kind, n in counted])
         in_order = Table(caption, (w.WORKER, w.EVENT, w.DETAIL), each)
         blocks.append(Fold(caption, says, [by_kind, in_order]))
     else:

@@ -18,7 +18,7 @@ LONG_SLIM: Final = 12
 
 
 def visible_table(layers: Mapping[str, int]) -> Block:
-    """layers: how many show each code. Folded, since what is seen takes sentences; the line above says the worst."""
+    """layers: how many show each code. Folded: what is seen takes sentences, and the line says the worst."""
     rows: list[list[Cell]] = []
     for code in (c for c in CODES if layers.get(c)):
         seen, without = codes.VISIBLE_JA[code]

@@ -83,7 +83,7 @@ OF_ATTACKS: Final = Text(
     "of {n} attacks measured {where}, {parts}", "{where}測定した攻撃 {n} 件のうち、{parts}"
 )
 WHERE_SHIPPED: Final = Text("on reference runs", "参照実行で")
-WHERE_BOTH: Final = Text("for this report and on reference runs", "本レポート用および参照実行で")
+WHERE_BOTH: Final = Text("for this report and on reference runs", "本レポート用または参照実行で")
 WHERE_GIVEN: Final = Text("for this report", "本レポート用に")
 BROKEN_BY: Final = Text("What broke it: {names}.", "突破した攻撃：{names}。")
 BREAKER: Final = Text("{attack} (presumes: {needs})", "{attack}（前提：{needs}）")
