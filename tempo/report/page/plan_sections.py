@@ -9,13 +9,14 @@ from tempo.report.page import charts
 from tempo.report.page import figures as f
 from tempo.report.page.run_secrecy import named
 from tempo.report.page.run_time import costs
-from tempo.report.page.shared import folded, visible_table
+from tempo.report.page.shared import visible_table
 from tempo.report.page.text import NOTHING, Text
 from tempo.report.page.view import (
     Badge,
     BarTable,
     Block,
     Cell,
+    Fold,
     Heading,
     Missing,
     Para,
@@ -63,7 +64,7 @@ def prediction(plan: PlanFile) -> Section:
         blocks.append(Table(w.COMPARED, heads, compared, frozenset({1, 2, 3})))
     else:
         ask = [measuring(plan.model, batch=plan.batch, scheme=plan.scheme, inference=plan.inference)]
-        blocks.append(Missing(common.NOT_MEASURED, common.WOULD_MEASURE, ask))
+        blocks.append(Missing(w.NOT_YET, common.WOULD_MEASURE, ask))
     return Section("time", w.TIME, blocks)
 
 
@@ -123,8 +124,13 @@ def placement(plan: PlanFile) -> Section:
         *(common.LAYER, common.OPERATION, common.SHAPE, w.COUNT, common.FLOPS_SHARE, w.TEE_TIME),
         *(w.TEMPO_TIME, w.LAW, w.DECISION, common.REASON),
     )
-    table = Table(w.PLACEMENT, heads, rows, frozenset({3, 4, 5, 6, 7}), folded(rows))
-    return Section("placement", w.PLACEMENT, [table])
+    says = common.PLACED_SAYS.of(
+        n=str(len(rows)),
+        sent=str(sum(several[0].sent for several in alike.values())),
+        share=f.percent(plan.sent_share),
+    )
+    table = Table(w.PLACEMENT, heads, rows, frozenset({3, 4, 5, 6, 7}))
+    return Section("placement", w.PLACEMENT, [Fold(w.PLACEMENT, says, [table])])
 
 
 def _shape(row: PlanRow) -> str:
@@ -151,7 +157,7 @@ def leakage(plan: PlanFile) -> Section:
             Para(w.LEAK_LEAD),
             visible_table(counted),
             Missing(
-                common.NOT_MEASURED,
+                w.NOT_YET,
                 common.WOULD_MEASURE,
                 [f"tempo attack --script train.py:subject --scheme {scheme.en}"],
             ),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from tempo.report.page import figures as f
-from tempo.report.page.text import Text, fields_of
-from tempo.report.page.view import Badge, Block, Cell, Code, Heading, Para, Section, Table
+from tempo.report.page.text import Text, fields_of, joined
+from tempo.report.page.view import Badge, Block, Cell, Code, Fold, Heading, Para, Section, Table
 from tempo.report.page.words import adoption as w
 from tempo.report.page.words import codes
 from tempo.report.plan_file import CriterionRow, PlanFile
@@ -37,7 +38,11 @@ def adoption(plan: PlanFile) -> Section:
             ]
             for each in stage.criteria
         ]
-        blocks.append(Table(title, (w.CRITERION, w.STATE, w.COMMAND), rows))
+        counted = Counter(each.state for each in stage.criteria)
+        says = joined(
+            [w.OF_STATE.of(state=codes.of(w.STATES, name), n=str(n)) for name, n in counted.items()]
+        )
+        blocks.append(Fold(w.CRITERIA_OF, says, [Table(title, (w.CRITERION, w.STATE, w.COMMAND), rows)]))
     return Section("adoption", w.TITLE, blocks)
 
 

@@ -7,13 +7,13 @@ from typing import Final
 
 from tempo.report.page import charts
 from tempo.report.page import figures as f
-from tempo.report.page.shared import folded
-from tempo.report.page.text import Text
+from tempo.report.page.text import Text, joined
 from tempo.report.page.view import (
     Badge,
     Block,
     Cell,
     CurveChart,
+    Fold,
     Heading,
     Items,
     Missing,
@@ -45,11 +45,9 @@ def events(run: Run) -> Section:
         told = w.TOLD_AND_CAUGHT.of(told=str(training.lies_told), caught=str(s.checks_failed))
         blocks.append(Para(told, "note"))
     if s.events:
-        counted = Counter(e.kind for e in s.events)
-        kinds: list[list[Cell]] = [
-            [codes.of(codes.EVENTS, kind), f"{n:,}"] for kind, n in counted.most_common()
-        ]
-        blocks.append(Table(w.EVENT, (w.WHAT_IT_IS, w.TIMES), kinds, frozenset({1}), slim=True))
+        counted = [(codes.of(codes.EVENTS, k), n) for k, n in Counter(e.kind for e in s.events).most_common()]
+        kinds: list[list[Cell]] = [[kind, f"{n:,}"] for kind, n in counted]
+        by_kind = Table(w.EVENT, (w.WHAT_IT_IS, w.TIMES), kinds, frozenset({1}), slim=True)
         listed = s.events[:_LISTED]
         each: list[list[Cell]] = [
             [
@@ -60,7 +58,9 @@ def events(run: Run) -> Section:
             for e in listed
         ]
         caption = w.LIST_OF_EVENTS.of(shown=str(len(listed)), n=f"{len(s.events):,}")
-        blocks.append(Table(caption, (w.WORKER, w.EVENT, w.DETAIL), each, folded=folded(each)))
+        says = joined([Text(f"{kind.en} ({n:,})", f"{kind.ja} {n:,} 件") for kind, n in counted])
+        in_order = Table(caption, (w.WORKER, w.EVENT, w.DETAIL), each)
+        blocks.append(Fold(caption, says, [by_kind, in_order]))
     else:
         blocks.append(Para(w.NO_EVENTS))
     return Section("events", w.EVENTS, [*blocks, *_promises(run)])
@@ -72,10 +72,15 @@ def _promises(run: Run) -> list[Block]:
         return [Heading(w.PROMISES), Para(w.EXACT)] if run.session.scheme == "shares" else []
     rows: list[list[Cell]] = []
     for each in found:
-        said = w.PROMISE.of(size=f.share(each.of_row), miss=f"{each.miss:.0e}")
+        said = w.PROMISE.of(size=f.share(each.of_row), miss=f.share(each.miss, 1))
         rows.append([each.op, f"{each.dtype} ({each.arithmetic})", str(each.probes), said])
     heads = (common.OPERATION, w.ARITHMETIC, w.PROBES, w.PROMISES)
-    return [Heading(w.PROMISES), Table(w.PROMISES, heads, rows, frozenset({2}))]
+    says = w.PROMISES_SAYS.of(
+        n=str(len(rows)),
+        size=f.share(max(each.of_row for each in found)),
+        miss=f.share(max(each.miss for each in found), 1),
+    )
+    return [Fold(w.PROMISES, says, [Table(w.PROMISES, heads, rows, frozenset({2}))])]
 
 
 def accuracy(run: Run) -> Section:
@@ -88,7 +93,9 @@ def accuracy(run: Run) -> Section:
     blocks: list[Block] = [Para(lead), _compared(t), Para(w.OWN_CORES, "note")]
     if t.broken_promises:
         blocks += [Heading(w.BROKEN), Items([Text.same(each) for each in t.broken_promises])]
-    return Section("accuracy", w.ACCURACY, [*blocks, *_curves(t)])
+    if charts_of := _curves(t):
+        blocks.append(Fold(w.CURVES, w.CURVES_SAYS.of(steps=f"{t.steps:,}"), charts_of))
+    return Section("accuracy", w.ACCURACY, blocks)
 
 
 def _compared(t: Training) -> Table:

@@ -9,7 +9,19 @@ from tempo.report.page.run_time import cost, speed, time
 from tempo.report.page.run_verdict import in_log, key_figures, summary, tone, worst_rows
 from tempo.report.page.shared import origin
 from tempo.report.page.text import Text, joined
-from tempo.report.page.view import Block, Cell, Code, Heading, Items, Missing, Page, Para, Section, Table
+from tempo.report.page.view import (
+    Block,
+    Cell,
+    Code,
+    Fold,
+    Heading,
+    Items,
+    Missing,
+    Page,
+    Para,
+    Section,
+    Table,
+)
 from tempo.report.page.words import codes, common, gaps
 from tempo.report.page.words import run as wr
 from tempo.report.page.words import sections as w
@@ -122,5 +134,6 @@ def unverified(run: Run) -> Section:
         said.append(gaps.COST)
     blocks: list[Block] = [Para(common.UNVERIFIED_LEAD), Items([*said, *common.STANDING])]
     if s.notes:
-        blocks += [Heading(gaps.NOTES), Items([codes.note(each) for each in s.notes])]
+        notes = Items([codes.note(each) for each in s.notes])
+        blocks.append(Fold(gaps.NOTES, common.ITEMS_SAYS.of(n=str(len(s.notes))), [notes]))
     return Section("unverified", common.UNVERIFIED, blocks)

@@ -7,15 +7,16 @@ from typing import Final
 
 from tempo.report.page import figures as f
 from tempo.report.page.png import data_uri
-from tempo.report.page.run_verdict import worst_rows
-from tempo.report.page.shared import class_of, folded, visible_table
-from tempo.report.page.text import NOTHING, Text
+from tempo.report.page.run_verdict import says_of_attacks, worst_rows
+from tempo.report.page.shared import class_of, visible_table
+from tempo.report.page.text import NOTHING, Text, joined
 from tempo.report.page.view import (
     Badge,
     Block,
     Cell,
     Code,
     Commands,
+    Fold,
     Gallery,
     Gauge,
     Heading,
@@ -48,13 +49,15 @@ def protected(run: Run) -> Section:
     changed = [(name, value) for name, value in s.settings.items() if name != "scheme"]
     if changed:
         rows: list[list[Cell]] = [[Code(name), str(value)] for name, value in changed]
-        blocks.append(Table(wr.SETTINGS, (wr.SETTING, common.FIGURE), rows, slim=True))
+        names = Text.same(", ".join(name for name, _ in changed))
+        table = Table(wr.SETTINGS, (wr.SETTING, common.FIGURE), rows, slim=True)
+        blocks.append(Fold(wr.SETTINGS, names, [table]))
     elif s.settings:
         blocks.append(Para(wr.SETTINGS_NONE))
     return Section("protected", w.PROTECTED, [*blocks, _placement(run)])
 
 
-def _placement(run: Run) -> Table:
+def _placement(run: Run) -> Block:
     """Layers that are alike in operation, shape, place, reason and what is seen of them are one row."""
     alike: dict[tuple[str, str, bool, str, tuple[str, ...]], list[Placed]] = {}
     for row in run.session.rows:
@@ -79,7 +82,12 @@ def _placement(run: Run) -> Table:
         *(common.LAYER, common.OPERATION, common.SHAPE, common.WHERE, common.REASON, common.FLOPS_SHARE),
         common.SEEN,
     )
-    return Table(w.PLACEMENT, heads, rows, frozenset({5}), folded(rows))
+    says = common.PLACED_SAYS.of(
+        n=str(len(rows)),
+        sent=str(sum(sent for _, _, sent, _, _ in alike)),
+        share=f.percent(run.session.offloaded_flops / total),
+    )
+    return Fold(w.PLACEMENT, says, [Table(w.PLACEMENT, heads, rows, frozenset({5}))])
 
 
 def named(modules: list[str]) -> Text:
@@ -99,7 +107,9 @@ def saw(run: Run) -> Section:
         blocks.append(Para(w.SAW_NOTHING))
     if s.jobs:
         jobs: list[list[Cell]] = [[name, f"{n:,}"] for name, n in s.jobs.items()]
-        blocks.append(Table(w.PER_WORKER, (w.WORKER, w.JOBS), jobs, frozenset({1}), folded(jobs), slim=True))
+        says = w.JOBS_SAYS.of(jobs=f"{sum(s.jobs.values()):,}", workers=str(len(s.jobs)))
+        table = Table(w.PER_WORKER, (w.WORKER, w.JOBS), jobs, frozenset({1}), slim=True)
+        blocks.append(Fold(w.PER_WORKER, says, [table]))
     return Section("saw", w.SAW, [*blocks, *_attacks(run), *_pictures(run)])
 
 
@@ -144,9 +154,13 @@ def _attacks(run: Run) -> list[Block]:
             w.MEASURED_BY,
         ),
     )
-    blocks += [Table(w.ATTACKS, heads, rows, frozenset({5, 6, 7})), Para(w.SCALE_NOTE, "note")]
     meant = [name for name in wa.MEANINGS if any(row.verdict == name for row in worst_rows(run))]
-    blocks += [Heading(w.VERDICTS_MEAN), Terms([_meaning(name) for name in meant])]
+    inside: list[Block] = [
+        Table(w.ATTACKS, heads, rows, frozenset({5, 6, 7})),
+        Para(w.SCALE_NOTE, "note"),
+        Terms([_meaning(name) for name in meant]),
+    ]
+    blocks.append(Fold(w.ATTACKS_EACH, says_of_attacks(run), inside))
     if found.of == "shipped":
         blocks.append(Commands(w.OWN_ATTACKS, [own]))
     return blocks
@@ -170,8 +184,17 @@ def _pictures(run: Run) -> list[Block]:
         for each in order:
             by_scheme.setdefault(each.scheme, []).append(each)
         share = max(3, _MOST_PICTURES // max(1, len(by_scheme)))
-        pairs = [_pair(each) for several in by_scheme.values() for each in several[:share]]
-        blocks += [Para(w.PICTURES_LEAD), Gallery(pairs, w.RECOVERED, w.TRUE)]
+        blocks.append(Para(w.PICTURES_LEAD))
+        others: list[Pair] = []
+        for scheme, several in by_scheme.items():
+            pairs = [_pair(each) for each in several[:share]]
+            if scheme.partition(":")[0] == run.session.scheme:
+                blocks.append(Gallery(pairs, w.RECOVERED, w.TRUE))
+            else:
+                others += pairs
+        if others:
+            names = joined([Text.same(s) for s in by_scheme if s.partition(":")[0] != run.session.scheme])
+            blocks.append(Fold(w.PICTURES_OTHER, names, [Gallery(others, w.RECOVERED, w.TRUE)]))
     if found.pictures_left_out:
         blocks.append(Para(w.PICTURES_LEFT.of(n=str(found.pictures_left_out)), "note"))
     return blocks

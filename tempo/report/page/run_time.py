@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from tempo.report.page import charts
 from tempo.report.page import figures as f
+from tempo.report.page.shared import folded
 from tempo.report.page.text import NOTHING, Text, joined
-from tempo.report.page.view import BarTable, Block, Cell, Heading, LaneChart, Missing, Para, Section, Table
+from tempo.report.page.view import (
+    BarTable,
+    Block,
+    Cell,
+    Fold,
+    Heading,
+    LaneChart,
+    Missing,
+    Para,
+    Section,
+    Table,
+)
 from tempo.report.page.words import codes, common
 from tempo.report.page.words import sections as w
 from tempo.report.run import Run
@@ -27,17 +39,17 @@ def time(run: Run) -> Section:
         ]
     else:
         blocks.append(Missing(common.NOT_MEASURED, common.WOULD_MEASURE, ["tempo demo"]))
-    return Section("time", w.TIME, [*blocks, Heading(w.STEP_TIMELINE), *_timeline(run)])
+    return Section("time", w.TIME, [*blocks, *_timeline(run)])
 
 
 def _timeline(run: Run) -> list[Block]:
     found = None if run.timeline is None else charts.lanes(run.timeline.bars)
     if found is None:
         ask = ["tempo demo", 'session.trace("timeline.json")', "tempo report RUN --trace timeline.json"]
-        return [Missing(common.NOT_MEASURED, common.WOULD_MEASURE, ask)]
+        return [Heading(w.STEP_TIMELINE), Missing(common.NOT_MEASURED, common.WOULD_MEASURE, ask)]
     lead = w.TIMELINE_LEAD.of(total=f.seconds(found.total_seconds))
     legend = [(kind, codes.of(codes.PARTS, part)) for part, kind in found.parts]
-    blocks: list[Block] = [
+    inside: list[Block] = [
         Para(lead),
         LaneChart(
             w.STEP_TIMELINE,
@@ -48,8 +60,9 @@ def _timeline(run: Run) -> list[Block]:
         ),
     ]
     if found.left_out:
-        blocks.append(Para(w.LANES_LEFT.of(n=str(found.left_out)), "note"))
-    return blocks
+        inside.append(Para(w.LANES_LEFT.of(n=str(found.left_out)), "note"))
+    says = w.TIMELINE_SAYS.of(n=str(len(found.lanes)), total=f.seconds(found.total_seconds))
+    return [Fold(w.STEP_TIMELINE, says, inside)]
 
 
 def _busy(lane: charts.Lane) -> Text:
@@ -85,13 +98,18 @@ def speed(run: Run) -> Section:
         for row in found.rows
         if row.law_share is not None
     ]
-    blocks: list[Block] = [lead, Table(w.SPEED, heads, rows, frozenset({3, 4, 5, 6}))]
-    if shares:
+    table = Table(w.SPEED, heads, rows, frozenset({3, 4, 5, 6}))
+    blocks: list[Block] = [lead]
+    if not shares:
+        blocks.append(folded(table))
+    else:
         # Against the whole of the law, not against the longest bar.
         whole = [
             charts.Line(label, value, min(1.0, max(0.0, share)), note) for label, share, value, note in shares
         ]
-        blocks.append(BarTable(w.LAW, common.OPERATION, w.LAW, whole))
+        least, most = min(s for _, s, _, _ in shares), max(s for _, s, _, _ in shares)
+        says = w.SPEED_SAYS.of(n=str(len(rows)), least=f.percent(least, 0), most=f.percent(most, 0))
+        blocks += [BarTable(w.LAW, common.OPERATION, w.LAW, whole), Fold(w.SPEED_ROWS, says, [table])]
     return Section("speed", w.SPEED, blocks)
 
 
@@ -138,7 +156,8 @@ def costs(rows: list[CostRow]) -> list[Block]:
         for row in rows
     ]
     heads = (w.OPTION, common.SECONDS, w.PRICE, w.ASSUMING)
-    blocks: list[Block] = []
-    if priced:
-        blocks.append(BarTable(w.COST, w.OPTION, w.PRICE, charts.bars(priced), common.SECONDS))
-    return [*blocks, Table(w.ASSUMING, heads, cells, frozenset({1, 2}))]
+    table = Table(w.ASSUMING, heads, cells, frozenset({1, 2}))
+    if not priced:
+        return [table]
+    chart = BarTable(w.COST, w.OPTION, w.PRICE, charts.bars(priced), common.SECONDS)
+    return [chart, Fold(w.ASSUMING, w.ASSUMING_SAYS.of(n=str(len(cells))), [table])]

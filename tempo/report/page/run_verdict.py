@@ -192,6 +192,18 @@ def _breakers(run: Run) -> list[Text]:
     return [w.BROKEN_BY.of(names=joined(names))] if names else []
 
 
+def says_of_attacks(run: Run) -> Text:
+    """How many came to which verdict, and the names of those that broke the scheme or found a leak."""
+    found = verdicts(run)
+    parts = [words.of(n=str(found[name])) for name, words in _COUNTED.items() if found.get(name)]
+    if found.get("skipped"):
+        parts.append(w.N_SKIPPED.of(n=str(found["skipped"])))
+    named = [Text.same(row.attack) for row in worst_rows(run) if row.verdict in ("broken", "leaks")]
+    if named:
+        parts.append(w.FIRST_TO_READ.of(names=joined(named)))
+    return joined(parts, Text("; ", "、"))
+
+
 def _found(run: Run) -> Text:
     found = verdicts(run)
     measured = sum(found.values()) - found.get("skipped", 0)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from tempo.report.page.text import Text
-from tempo.report.page.view import Block, Cell, Code, Para, Section, Table
+from tempo.report.page.text import NOTHING, Text
+from tempo.report.page.view import Block, Cell, Code, Fold, Para, Section, Table
 from tempo.report.page.words import codes, common, sections
 from tempo.report.sections import Source
 from tempo.secrecy.visible import CODES, meaning, remedy, worst
 
-#: Rows of a table before it is folded.
-LONG: Final = 12
+#: Rows of a table before it is folded: on a phone each row is a card, and half a dozen of them a screen.
+LONG: Final = 5
+#: The same of a slim table, whose rows are lines.
+LONG_SLIM: Final = 12
 
 
-def visible_table(layers: Mapping[str, int]) -> Table:
-    """layers: how many show each code."""
+def visible_table(layers: Mapping[str, int]) -> Block:
+    """layers: how many show each code. Folded: what is seen takes sentences, and the line says the worst."""
     rows: list[list[Cell]] = []
     for code in (c for c in CODES if layers.get(c)):
         seen, without = codes.VISIBLE_JA[code]
@@ -30,7 +32,8 @@ def visible_table(layers: Mapping[str, int]) -> Table:
             ]
         )
     heads = (sections.CODE, common.MEANING, sections.CLASS, common.REMEDY, common.LAYERS)
-    return Table(common.SEEN, heads, rows, frozenset({4}))
+    says = common.SEEN_SAYS.of(n=str(len(rows)), kind=means_of(layers))
+    return Fold(common.SEEN, says, [Table(common.SEEN, heads, rows, frozenset({4}))])
 
 
 def class_of(seen: Iterable[str]) -> Text:
@@ -43,9 +46,11 @@ def means_of(seen: Iterable[str]) -> Text:
     return codes.CLASS_MEANS[worst(code for code in seen if code in codes.VISIBLE_JA)]
 
 
-def folded(rows: Sequence[Any]) -> Text:
-    """What opens a long table."""
-    return common.DETAILS.of(n=str(len(rows))) if len(rows) > LONG else Text("", "")
+def folded(table: Table, says: Text = NOTHING) -> Block:
+    """A long table behind a line that says the essential of it; a short one as it is."""
+    if len(table.rows) <= (LONG_SLIM if table.slim else LONG):
+        return table
+    return Fold(table.caption, says or common.DETAILS.of(n=f"{len(table.rows):,}"), [table])
 
 
 def origin(
@@ -66,11 +71,16 @@ def origin(
     ]
     rows.append([common.COMMIT, Code(commit) if commit else common.OUTSIDE])
     blocks: list[Block] = [
-        Table(common.MACHINE, (common.NAME, common.FIGURE), rows, slim=True),
+        Fold(
+            common.MACHINE,
+            Text.same(str(cpu)) if cpu else common.MACHINE_SAYS,
+            [Table(common.MACHINE, (common.NAME, common.FIGURE), rows, slim=True)],
+        ),
         *more,
     ]
     if sources:
         files: list[list[Cell]] = [[Code(s.name), s.what, Code(s.sha256)] for s in sources]
         heads = (common.FILE, common.MEANING, common.FINGERPRINT)
-        blocks.append(Table(common.SOURCES, heads, files))
+        says = common.SOURCES_SAYS.of(n=str(len(files)))
+        blocks.append(Fold(common.SOURCES, says, [Table(common.SOURCES, heads, files)]))
     return Section("origin", common.ORIGIN, [*blocks, Para(common.OFFLINE)])

@@ -103,14 +103,13 @@ class Missing:
 @final
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The first column heads its row. numbers: columns of figures. folded: a summary to open it by, where it
-    is long. slim: two or three short columns, which fit on a phone as they are."""
+    """The first column heads its row. numbers: columns of figures. slim: two or three short columns, which
+    fit on a phone as they are."""
 
     caption: Text
     heads: Sequence[Text]
     rows: Sequence[Sequence[Cell]]
     numbers: frozenset[int] = frozenset()
-    folded: Text = NOTHING
     slim: bool = False
     kind: ClassVar[str] = "table"
 
@@ -174,8 +173,31 @@ class Gallery:
     kind: ClassVar[str] = "gallery"
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Closed on a screen until it is asked for, open on paper. says: the essential of what is inside, so that
+    whoever does not open it misses details alone."""
+
+    title: Text
+    says: Text
+    blocks: Sequence[Block]
+    kind: ClassVar[str] = "fold"
+
+
 Block = (
-    Para | Heading | Items | Terms | Commands | Missing | Table | BarTable | CurveChart | LaneChart | Gallery
+    Para
+    | Heading
+    | Items
+    | Terms
+    | Commands
+    | Missing
+    | Table
+    | BarTable
+    | CurveChart
+    | LaneChart
+    | Gallery
+    | Fold
 )
 
 

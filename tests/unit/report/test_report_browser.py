@@ -203,3 +203,52 @@ def test_print_opens_what_is_folded_and_is_light(
         page.set_viewport_size({"width": 690, "height": 1000})  # what A4 leaves between its margins
         assert page.evaluate(BEYOND) == [0, []]
         assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+
+
+#: Where the content of what is folded is drawn: none of it on a screen, all of it on paper.
+SHOWN = """() => [...document.querySelectorAll('details > :not(summary)')].map(
+  e => e.checkVisibility({contentVisibilityAuto: true}) && e.getBoundingClientRect().height > 1)"""
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("name", ["run", "plan", "many"])
+def test_folded_on_screen_whole_on_paper(
+    name: str, script: bool, pages: dict[str, Path], browser: Any
+) -> None:
+    with opened(browser, pages[name], script=script) as page:
+        screen = page.evaluate(SHOWN)
+        assert len(screen) >= 3
+        assert not any(screen)
+        for media, wanted in (("print", True), ("screen", False)):
+            page.emulate_media(media=media)
+            for _ in range(
+                40
+            ):  # a change of medium is drawn with the next frame, which a busy machine delays
+                if (now := page.evaluate(SHOWN)) == [wanted] * len(screen):
+                    break
+                page.wait_for_timeout(50)
+            assert now == [wanted] * len(screen), media
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_short_enough_for_a_phone(name: str, language: str, pages: dict[str, Path], browser: Any) -> None:
+    with opened(browser, pages[name], 390) as page:
+        page.click(f"button[data-lang={language}]")
+        assert page.evaluate("document.documentElement.scrollHeight") < 8_000
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        assert page.evaluate(BEYOND) == [0, []]
+
+
+def test_a_fold_opens_by_keyboard_and_has_a_name(pages: dict[str, Path], browser: Any) -> None:
+    with opened(browser, pages["run"]) as page:
+        first = page.locator("details").first
+        first.locator("summary").focus()
+        page.keyboard.press("Enter")
+        assert first.evaluate("each => each.open")
+        assert first.locator("caption").first.inner_text().strip()
+        page.keyboard.press("Space")
+        assert not first.evaluate("each => each.open")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        for summary in page.locator("summary").all():
+            assert summary.bounding_box()["height"] >= 40

@@ -13,6 +13,8 @@ LEAD: Final = Text(
     "各段階は、すべての完了条件を満たした時点で終了します。基準値は本計画の数値に基づき、予測誤差として {margin} の"
     "余裕を見込んでいます。",
 )
+CRITERIA_OF: Final = Text("Exit criteria", "完了条件の一覧")
+OF_STATE: Final = Text("{n} {state}", "{state} {n} 件")
 CRITERION: Final = Text("Exit criterion", "完了条件")
 STATE: Final = Text("State", "状態")
 COMMAND: Final = Text("How it is measured", "確認方法")
@@ -33,7 +35,7 @@ PURPOSE: Final = {
     ),
     "standardise": Text(
         "The same rules for every project: keys in-house, evidence before keys, a log that others can check.",
-        "全案件に同じ規則を適用します。鍵は自社で管理し、証拠の検証後にのみ鍵を渡し、第三者が検査できるログを残します。",
+        "全案件に同じ規則を適用します。鍵は自社で管理し、証拠の検証後にのみ鍵を渡し、第三者が検証できるログを残します。",
     ),
     "routine": Text(
         "Nothing to decide from day to day: limits that raise a question when they are passed.",
@@ -62,7 +64,7 @@ CRITERIA: Final = {
     ),
     "attacks": Text(
         "No attack breaks your own model under scheme {scheme} or finds a leak beyond what is documented as visible",
-        "ご自身のモデルに対する攻撃で、方式 {scheme} の突破も、仕様上見える情報を超える漏えいもないこと",
+        "お使いのモデルに対する攻撃で、方式 {scheme} の突破も、仕様上見える情報を超える漏えいもないこと",
     ),
     "leakage": Text(
         "What is visible by construction stays within class {leakage_class}; protect(require=...) refuses more",
@@ -127,7 +129,7 @@ CRITERIA: Final = {
     ),
     "incidents": Text(
         "No integrity event without an explanation; the log extends the last checkpoint",
-        "原因不明の完全性違反がなく、監査ログが直前のチェックポイントを引き継いでいること",
+        "原因不明の完全性イベントがなく、監査ログが直前のチェックポイントを引き継いでいること",
     ),
     "release": Text(
         "At each new release of Tempo the attacks are run again, and no verdict got worse",

@@ -19,18 +19,18 @@ MEANINGS: Final = {
         "the attack did nearly as well as where nothing is hidden",
         "秘匿しない場合とほぼ同等の成果を攻撃者が得た",
     ),
-    "leaks": Text("the attack did better than guessing", "当て推量を上回る成果を攻撃者が得た"),
+    "leaks": Text("the attack did better than guessing", "無作為な推測を上回る成果を攻撃者が得た"),
     "visible": Text(
         "better than guessing, by something the documentation lists as visible",
-        "当て推量を上回ったが、仕様として見えると明記している情報によるもの",
+        "無作為な推測を上回ったが、仕様として見えると明記している情報によるもの",
     ),
     "undecided": Text(
         "no better than guessing so far, with too few trials to be sure",
-        "当て推量と差はないが、断定するには試行数が不足している",
+        "無作為な推測と差はないが、断定するには試行数が不足している",
     ),
     "holds": Text(
         "no better than guessing, measured closely; another attack may still do better",
-        "十分な精度の測定で、当て推量と差がない（別の攻撃が成功する可能性は残る）",
+        "十分な精度の測定で、無作為な推測と差がない（別の攻撃が成功する可能性は残る）",
     ),
     "skipped": Text(
         "there was nothing to attack, or the time ran out",
@@ -45,7 +45,7 @@ ATTACKS: Final = {
             "Match hidden weights to published ones and read off the change",
             "公開済みの重みと照合し、変更分を読み取る",
         ),
-        Text("the public weights the secret ones were tuned from", "調整元となった公開の重み"),
+        Text("the public weights the secret ones were tuned from", "微調整の元となった公開の重み"),
     ),
     "products": (
         Text(
@@ -71,11 +71,11 @@ ATTACKS: Final = {
     ),
     "invariants": (
         Text("Use what scaling and reordering leave unchanged", "並べ替えや拡大縮小で変わらない量を利用する"),
-        Text("the public weights the secret ones were tuned from", "調整元となった公開の重み"),
+        Text("the public weights the secret ones were tuned from", "微調整の元となった公開の重み"),
     ),
     "directions": (
         Text("Match hidden rows of weights to published rows", "重みの各行を公開の行と照合する"),
-        Text("the public weights the secret ones were tuned from", "調整元となった公開の重み"),
+        Text("the public weights the secret ones were tuned from", "微調整の元となった公開の重み"),
     ),
     "blind-separation": (
         Text("Unmix the data by its statistics alone", "統計的性質だけから混合を分離する"),

@@ -21,7 +21,7 @@ CLASS_MEANS: Final = {
     "shapes": Text("shapes alone", "形状のみ"),
     "invariants": Text(
         "invariants: properties such as ranks and spectra that survive mixing, and no single value",
-        "不変量（階数やスペクトルなど混合後も残る性質）であり、個々の値ではないもの",
+        "不変量（階数やスペクトルなど、混合後も残る性質。個々の値は含まない）",
     ),
     "directions": Text("the strongest directions of layers", "層の主要な方向"),
     "entries": Text("every entry, up to order and scale", "順序と尺度を除く個々の値"),
@@ -55,17 +55,17 @@ EVENTS: Final = {
     "quarantined": Text("set aside", "隔離"),
     "probation": Text("back from being set aside", "隔離の解除"),
     "evicted": Text("dropped operands, which were sent again", "保持データの破棄（再送）"),
-    "hedged": Text("slow, so that another worker got the job too", "遅延による重複発注"),
+    "hedged": Text("slow, so that another worker got the job too", "遅延による重複依頼"),
     "retried": Text("a job was done again", "処理の再実行"),
 }
 PARTS: Final = {
     "encode": Text("encode (hide what is sent)", "符号化（送信データの秘匿）"),
     "decode": Text("decode (open replies)", "復号（結果の復元）"),
-    "check": Text("check replies", "結果の検査"),
+    "check": Text("check replies", "結果の検証"),
     "keys": Text("draw keys", "鍵の生成"),
     "lower": Text("bring layers into products", "層から行列積への変換"),
     "local": Text("compute in the TEE", "TEE 内での計算"),
-    "wait": Text("wait for workers", "ワーカーの待機"),
+    "wait": Text("wait for workers", "ワーカーの応答待ち"),
     "send": Text("send", "送信"),
     "receive": Text("receive", "受信"),
     "worker": Text("worker computes", "ワーカーの計算"),
@@ -135,11 +135,12 @@ def of(known: dict[str, Text], name: str) -> Text:
 
 #: Starts of the session's notes (tempo/report/notes.py) that have words in Japanese; figures follow as they are.
 _NOTES: Final = (
-    (r"mixing is a heuristic: .*", "mixing は経験的な方式です。測定結果と漏えいの範囲は docs/secrecy.md を参照してください。"),
+    (r"mixing is a heuristic: .*", "mixing は経験則に基づく方式です。測定結果と漏えいの範囲は docs/secrecy.md を参照してください。"),
     (r"scheme monomial is the paper's mask; .*", "monomial は論文のマスクであり、複数の攻撃で復元されます。機密データには mixing を使用してください。"),
     (r"scheme unsafe_none hides nothing", "unsafe_none は秘匿を行いません。"),
+    (r"attack suite, scheme (\S+), measured (\S+) on the reference runs.*", r"方式 \1 に対する攻撃スイートの結果（\2 に参照実行で測定）は、「攻撃の測定結果」に示します。"),
     (r"with key shift a worker can recognise .*", "鍵シフトの使用時、ワーカーは既に知っているバッチやモデルを識別できます。"),
-    (r"unsafe_truth: .*", "unsafe_truth:すべての平文と基底をディスクに書き出しました。"),
+    (r"unsafe_truth: .*", "unsafe_truth：すべての平文と基底をディスクに書き出しました。"),
     (r"placement auto rests on timings: .*", "配置 auto は実測時間に基づくため、実行ごとに配置と丸めが異なる場合があります。"),
     (r"(\d+) gradients were computed here: .*", r"勾配 \1 件は、重複行が多いため TEE 内で計算しました（設定 repeats）。"),
     (r"features alike in all rows: (\d+) filled, (\d+) left .*", r"全行で同一の特徴：\1 件を補填、\2 件はそのまま（設定 fill）。"),

@@ -15,16 +15,24 @@ DISPLAY: Final = Text("Display", "表示")
 THEME_AUTO: Final = Text("Auto", "自動")
 THEME_LIGHT: Final = Text("Light", "ライト")
 THEME_DARK: Final = Text("Dark", "ダーク")
-MADE: Final = Text("Made {at} with Tempo {version}", "作成日時 {at}、Tempo {version}")
+MADE: Final = Text("Made {at} with Tempo {version}", "作成日時：{at}（Tempo {version}）")
 KEY_FIGURES: Final = Text("Key figures", "主要な数値")
 OFFLINE: Final = Text(
     "This page is one file. It loads nothing from a network and sends nothing.",
-    "このページは単一のファイルで完結しており、外部との通信は一切行いません。",
+    "本ページは単一のファイルで完結しており、外部との通信は一切行いません。",
 )
 
-NOT_MEASURED: Final = Text("Not measured in this run.", "この実行では測定していません。")
+NOT_MEASURED: Final = Text("Not measured in this run.", "本実行では測定していません。")
 WOULD_MEASURE: Final = Text("This would measure it:", "次のコマンドで測定できます。")
-DETAILS: Final = Text("All {n} rows", "全 {n} 行を表示")
+DETAILS: Final = Text("{n} rows", "全 {n} 行")
+ITEMS_SAYS: Final = Text("{n} in all", "{n} 件")
+SEEN_SAYS: Final = Text("{n} kinds of information; at worst: {kind}", "{n} 種類、最も重い区分：{kind}")
+MACHINE_SAYS: Final = Text("processor, system, versions", "プロセッサー、OS、各種の版")
+SOURCES_SAYS: Final = Text("{n} files, each with its SHA-256", "{n} 件（SHA-256 付き）")
+PLACED_SAYS: Final = Text(
+    "{sent} of {n} rows at workers, with {share} of the arithmetic",
+    "{n} 行中 {sent} 行をワーカーで実行（演算量の {share}）",
+)
 NONE: Final = Text("none", "なし")
 NAME: Final = Text("Name", "項目")
 FIGURE: Final = Text("Figure", "値")
@@ -55,7 +63,7 @@ MACHINE: Final = Text("Machine", "測定環境")
 COMMIT: Final = Text("Version of the code", "コードの版")
 OUTSIDE: Final = Text("not known (not a checkout)", "不明（リポジトリ外で実行）")
 CORES: Final = Text("{n} cores", "{n} コア")
-SOURCES: Final = Text("Files this page was made from", "このページの元になったファイル")
+SOURCES: Final = Text("Files this page was made from", "本ページの作成に用いたファイル")
 FILE: Final = Text("File", "ファイル")
 FINGERPRINT: Final = Text("SHA-256", "SHA-256")
 
@@ -63,7 +71,7 @@ STANDING: Final = (
     Text(
         "Physical attacks on the trusted machine and side channels of its processor are out of scope: Tempo relies "
         "on the TEE for them.",
-        "信頼するマシンへの物理攻撃およびプロセッサーのサイドチャネルは対象外です。これらの防御は TEE に依存します。",
+        "信頼するマシンへの物理攻撃およびプロセッサーのサイドチャネルは対象外です。これらの防御は信頼実行環境（TEE）に依存します。",
     ),
     Text(
         "The provider always sees the shapes of tensors, hence the architecture, the timing, the size of a "
@@ -73,7 +81,7 @@ STANDING: Final = (
     Text(
         "No part of Tempo has run inside the hardware of a TEE so far; its evidence was tested on published samples "
         "and on a software TPM.",
-        "Tempo は現時点で TEE の実機上での動作を確認していません。アテステーションの検証は、公開された証拠データと"
+        "Tempo は、現時点では TEE の実機での動作を確認していません。構成証明の検証は、公開された証拠データと"
         "ソフトウェア TPM によるものです。",
     ),
 )

@@ -19,12 +19,12 @@ SIMULATED: Final = Text(
     "TEE の証拠はシミュレーションによるものであり、ハードウェアについては何も確認できていません。",
 )
 AUDIT: Final = Text(
-    "No audit log was verified: the events below are the session's own account.",
+    "No audit log was verified: the events on this page are the session's own account.",
     "監査ログは検証していません。事象の記載はセッション自身の記録に基づきます。",
 )
 AUDIT_TIED: Final = Text(
     "No session in the audit log closed with the counts of this run: the log may be of another one.",
-    "監査ログには、本実行と検査件数・通信量が一致するセッションの終了記録がありません。別の実行のログである可能性があります。",
+    "監査ログには、本実行と検証件数・通信量が一致するセッションの終了記録がありません。別の実行のログである可能性があります。",
 )
 ATTESTATION_TIED: Final = Text(
     "Evidence of the TEE names no run: that it is of the machine of this one, and of that time, is not shown here.",
@@ -34,11 +34,11 @@ ATTESTATION_TIED: Final = Text(
 ATTACKS: Final = Text("No attack was measured under this scheme.", "この方式に対する攻撃は測定していません。")
 SHIPPED: Final = Text(
     "Attacks were not measured on this model and this data, but on the reference runs of the release.",
-    "攻撃の測定は、本モデルと本データではなく、リリース時の参照用の学習を対象としています。",
+    "攻撃の測定は、本モデルと本データではなく、リリース時の参照実行を対象としています。",
 )
 PARTLY: Final = Text(
     "Some attacks were not run for this report, but on the reference runs of the release.",
-    "一部の攻撃は本レポート用には測定しておらず、リリース時の参照用の学習での結果を示しています。",
+    "一部の攻撃は本レポート用には測定しておらず、リリース時の参照実行での結果を示しています。",
 )
 UNDECIDED: Final = Text(
     "Undecided for want of trials: {names}.", "試行数の不足により判定を保留した攻撃：{names}。"

@@ -83,6 +83,7 @@ AS_PLANNED: Final = Text("As planned", "本計画")
 MASTER: Final = Text("What the trusted machine does itself", "うち、信頼するマシン自身の処理")
 NOT_LINEAR: Final = Text("what is not linear (estimate)", "線形でない処理（推定）")
 KEPT: Final = Text("linear work that stays", "TEE に残る線形演算")
+NOT_YET: Final = Text("Not measured yet.", "まだ測定していません。")
 COMPARED: Final = Text("Prediction against measurement", "予測と実測の比較")
 PREDICTION: Final = Text("Predicted", "予測")
 MEASUREMENT: Final = Text("Measured", "実測")
@@ -145,4 +146,6 @@ ASSUMED: Final = (
         "比較対象の GPU の時間は、線形演算量を演算速度で割っただけの下限値です。",
     ),
 )
-CALIBRATED: Final = Text("Measured {at}, planned with Tempo {version}", "測定日時 {at}、作成 Tempo {version}")
+CALIBRATED: Final = Text(
+    "Measured {at}, planned with Tempo {version}", "測定日時：{at}（作成：Tempo {version}）"
+)
