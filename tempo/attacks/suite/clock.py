@@ -15,7 +15,7 @@ _AGAIN_S: Final = 1.0
 #: No attack gets less, however little is left.
 _LEAST_S: Final = 5.0
 #: An attack may take so many times its even share of what is left, since most take less.
-_SHARE: Final = 2.0
+_SHARE: Final = 3.0
 
 
 class OutOfTime(BaseException):

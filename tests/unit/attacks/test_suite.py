@@ -153,7 +153,7 @@ def test_a_deadline_leaves_another_timer_running() -> None:
 
 def test_shares_of_time() -> None:
     clock = Clock(100, 60)
-    assert 9 < clock.share_s(20) <= 10
+    assert 14 < clock.share_s(20) <= 15
     assert 59 < clock.share_s(1) <= 60
     assert Clock(0, 60).share_s(3) == 0
 
