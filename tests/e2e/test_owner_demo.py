@@ -210,7 +210,7 @@ def test_without_a_software_tpm_nothing_is_shown(tmp_path) -> None:
     """The simulator is never chosen by itself."""
     run = Run(tmp_path, path=str(tmp_path))
     code, out, errors = run.finished()
-    assert (code, out) == (2, "")
+    assert (code, list(json.loads(out))) == (2, ["tempo", "verb", "error"])
     assert "swtpm" in errors
     assert "--unsafe-simulator" in errors
     assert "Traceback" not in errors
@@ -229,7 +229,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, number) -> None:
     assert list(run.tmp.glob("tempo-owner-*"))
     run.process.send_signal(number)
     code, out, errors = run.finished()
-    assert (code, out) == (130, "")
+    assert (code, json.loads(out)["error"]["kind"]) == (130, "Interrupted")
     assert "Traceback" not in errors
     run.assert_nothing_is_left()
 

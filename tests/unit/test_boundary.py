@@ -250,8 +250,9 @@ def test_nothing_runs_code_that_came_as_data(path):
                     allowed = [k for k in node.keywords if k.arg == "allow_pickle"]
                     assert all(isinstance(k.value, ast.Constant) and k.value.value is False for k in allowed)
             for keyword in node.keywords:
-                shell = keyword.arg == "shell" and getattr(keyword.value, "value", True)
-                assert not shell, f"a shell at line {node.lineno}"
+                # The script of a completion names the shell that reads it, and runs none.
+                if keyword.arg == "shell" and ast.unparse(called) != "get_completion_script":
+                    assert getattr(keyword.value, "value", True) is False, f"a shell at line {node.lineno}"
 
 
 @pytest.mark.security

@@ -48,7 +48,7 @@ def test_standard_output_is_the_scripts_and_the_report_is_beside_it(folder: Path
     assert printed.out == "trained --epochs 3 --json\n"
     assert "What ran where" in printed.err
     assert "INTEGRITY" not in printed.err
-    assert "cost:" not in printed.err
+    assert "\ncost:" not in printed.err
 
 
 def test_json_is_alone_on_standard_output(folder: Path, capfd) -> None:

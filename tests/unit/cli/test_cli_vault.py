@@ -9,6 +9,7 @@ import typer
 from vault_scene import entries, policy
 
 import tempo.cli as cli
+from tempo.cli import vault_options
 from tempo.trust.ledger import Kind
 from tempo.trust.policy_key import PolicySigner
 from tempo.trust.sealed import DataKey
@@ -160,6 +161,11 @@ def test_only_signed_policies_are_granted(home, capsys):
     assert "granted" not in [e.fields["action"] for e in entries(where, Kind.KEY_CHANGED)]
 
 
+def at_a_terminal(monkeypatch, prompt):
+    monkeypatch.setattr(vault_options, "_has_terminal", lambda: True)
+    monkeypatch.setattr(typer, "prompt", prompt)
+
+
 def test_passphrases(home, capsys, monkeypatch):
     where = make(home, capsys)
     (home / "wrong").write_text("another passphrase\n")
@@ -178,7 +184,7 @@ def test_passphrases(home, capsys, monkeypatch):
         asked.append(options)
         return WORDS
 
-    monkeypatch.setattr(typer, "prompt", prompt)
+    at_a_terminal(monkeypatch, prompt)
     assert cli.run(["vault", "list", str(where)]) == 0
     assert asked[0]["hide_input"] is True
     assert WORDS not in "".join(capsys.readouterr())
@@ -201,7 +207,7 @@ def test_the_commands_of_the_document(home, capsys, monkeypatch):
     text = (Path(__file__).resolve().parents[3] / "docs" / "vault.md").read_text()
     lines = text.partition("```sh\n")[2].partition("```")[0].splitlines()
     monkeypatch.chdir(home)
-    monkeypatch.setattr(typer, "prompt", lambda *text, **options: WORDS)
+    at_a_terminal(monkeypatch, lambda *text, **options: WORDS)
     (home / "policy.toml.sig").unlink()
     (home / "photos").mkdir()
     (home / "photos" / "one.txt").write_text("data")
