@@ -33,7 +33,7 @@ from tempo.ops import Job
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import GradientPiece, KeptRows
 from tempo.secrecy.repeats import Survey, gradients
-from tempo.secrecy.rows import Selection, largest, rms, row_norms, row_norms_and_sums, rows_of, unfit
+from tempo.secrecy.rows import Selection, largest, rms, row_norms, rows_of, unfit
 from tempo.secrecy.seal import FeatureKey
 from tempo.secrecy.weights import SealedWeight
 from tempo.weight_gradient import WeightGradient
@@ -69,13 +69,12 @@ class Backward:
         self._ticket = ticket
         self._kept, ticket.kept = ticket.kept, []
         self._second, ticket.used = ticket.used, True
-        sums = None
         with self._desk.stats.timed("lower"):
             self._dy_GRN = lowering.lower_dy(dy)
             self._cover = ticket.cover
-            if want_w and self._cover.centre is not None and not engine.looks_for_repeats:
-                self._norms_dy, sums = row_norms_and_sums(self._dy_GRN)
-                self._seen = None
+            sums = None
+            if want_w and self._cover.centre is not None:
+                self._norms_dy, self._seen, sums = engine.survey_and_sums(self._dy_GRN)
             else:
                 self._norms_dy, self._seen = engine.survey(self._dy_GRN)
         k = lowering.shape.k

@@ -34,7 +34,7 @@ from tempo.secrecy.cover import Aside, Cover, draw_cover
 from tempo.secrecy.form import Form
 from tempo.secrecy.pieces import Desk, ForwardPiece, KeptRows
 from tempo.secrecy.repeats import Survey, repeated, survey
-from tempo.secrecy.rows import Selection, largest, negligible, row_norms, unfit, union
+from tempo.secrecy.rows import Selection, largest, negligible, row_norms, row_norms_and_sums, unfit, union
 from tempo.secrecy.seal import draw_centre
 from tempo.secrecy.weights import SealedWeight, Weights
 
@@ -223,16 +223,27 @@ class Engine(Products[Ticket]):
         return [(shares.lanes[position], shard) for position, shard in shards.items()], home
 
     @property
-    def looks_for_repeats(self) -> bool:
+    def _looks_for_repeats(self) -> bool:
         return self.desk.scheme.hardening.repeats < 1.0
 
     def survey(self, t_GRF: Tensor) -> tuple[Tensor, Survey | None]:
         """Norms of the rows (G, R) and, where somebody looks for rows that repeat, what tells them."""
-        if not self.looks_for_repeats:
+        if not self._looks_for_repeats:
             return row_norms(t_GRF), None
-        with self.desk.stats.timed("repeats"):
-            seen = survey(t_GRF, self.desk.key.stream(("repeats", *self.label())))
+        seen = self._survey(t_GRF, sums=False)
         return seen.norms_GR, seen
+
+    def survey_and_sums(self, t_GRF: Tensor) -> tuple[Tensor, Survey | None, Tensor | None]:
+        """As `survey`, and the sums over the rows of each group (G, F), float64."""
+        if not self._looks_for_repeats:
+            norms_GR, sums_GF = row_norms_and_sums(t_GRF)
+            return norms_GR, None, sums_GF
+        seen = self._survey(t_GRF, sums=True)
+        return seen.norms_GR, seen, seen.sums_GF
+
+    def _survey(self, t_GRF: Tensor, *, sums: bool) -> Survey:
+        with self.desk.stats.timed("repeats"):
+            return survey(t_GRF, self.desk.key.stream(("repeats", *self.label())), sums=sums)
 
     def repeats(self, lowering: Lowering, dtype: torch.dtype, seen: Survey | None) -> str | None:
         """Why rows that repeat keep an operand here, or None."""

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tempo.kernels import Hidden, project
 from tempo.secrecy.keys import Stream
-from tempo.secrecy.rows import row_norms
+from tempo.secrecy.rows import read_once, row_norms
 
 #: Columns of marks, and steps in units of eps and the largest row.
 _MARKS = 3
@@ -47,24 +47,28 @@ class Distinct(Hidden):
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Survey(Hidden):
-    """Of one operand: norms_GR and marks_GRP of its rows, float64. eps: of its dtype."""
+    """Of one operand: norms_GR and marks_GRP of its rows, and their sums_GF where asked for, float64.
+    eps: of its dtype."""
 
     norms_GR: Tensor
     marks_GRP: Tensor
+    sums_GF: Tensor | None
     eps: float
 
 
-def survey(t_GRF: Tensor, stream: Stream) -> Survey:
-    """Norms and marks, of float32 in one pass."""
+def survey(t_GRF: Tensor, stream: Stream, *, sums: bool = False) -> Survey:
+    """Norms and marks, of float32 in one pass; and sums."""
     groups, rows, width = t_GRF.shape
     probes_FP, eps = stream.gaussian(width, _MARKS), torch.finfo(t_GRF.dtype).eps
+    if sums:
+        return Survey(*read_once(t_GRF, probes_FP), eps)
     if t_GRF.dtype == torch.float32 and t_GRF.is_contiguous():
         marks, norms = project(t_GRF.view(groups * rows, width), probes_FP)
-        return Survey(norms.view(groups, rows), marks.view(groups, rows, _MARKS), eps)
+        return Survey(norms.view(groups, rows), marks.view(groups, rows, _MARKS), None, eps)
     marks_GRP = torch.empty(groups, rows, _MARKS, dtype=torch.float64)
     for t_RF, marks_RP in zip(t_GRF, marks_GRP, strict=True):
         marks_RP.copy_(project(t_RF, probes_FP)[0])
-    return Survey(row_norms(t_GRF), marks_GRP, eps)
+    return Survey(row_norms(t_GRF), marks_GRP, None, eps)
 
 
 def distinct(seen: Survey, g: int) -> Distinct:
@@ -92,7 +96,8 @@ def repeated(seen: Survey, sent_GR: Tensor) -> float:
     for g, sent_R in enumerate(sent_GR):
         count = int(sent_R.sum())
         if count > 1:
-            kinds = len(distinct(seen, g).inverse[sent_R].unique())
+            alike = distinct(seen, g)
+            kinds = int(alike.inverse[sent_R].bincount().count_nonzero())
             worst = max(worst, 1 - kinds / count)
     return worst
 

@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Sums, norms, survey
+from tempo.kernels import Sums, norms, project, survey
 
 #: In units of eps and the largest row: docs/numerics.md, section 1.
 NEGLIGIBLE = 16.0
@@ -39,16 +39,26 @@ def row_norms(t_GRF: Tensor) -> Tensor:
 
 
 def row_norms_and_sums(t_GRF: Tensor) -> tuple[Tensor, Tensor]:
-    """As `row_norms`, and the sums over the rows of each group (G, F), float64, from the same reading where
-    groups are large and float32; small ones are in the caches."""
+    """As `row_norms`, and the sums over the rows of each group (G, F), float64."""
+    norms_GR, _, sums_GF = read_once(t_GRF, torch.empty(t_GRF.shape[2], 0, dtype=torch.float64))
+    return norms_GR, sums_GF
+
+
+def read_once(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norms (G, R) as of `row_norms`, t times the probes (G, R, P) and sums over the rows (G, F), float64:
+    from one reading where groups are large and float32; small ones are in the caches."""
     groups, r, width = t_GRF.shape
+    along = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
     if t_GRF.dtype != torch.float32 or (groups > 1 and r * width < _LARGE):
-        return row_norms(t_GRF), t_GRF.sum(1, dtype=torch.float64)
-    none, ones = torch.empty(width, 0, dtype=torch.float64), torch.ones(r, 1, dtype=torch.float64)
-    found = [survey(t_RF, [Sums(none)], [Sums(ones)]) for t_RF in t_GRF]
-    if not found:
-        return row_norms(t_GRF), torch.empty(0, width, dtype=torch.float64)
-    return torch.stack([f.norms for f in found]), torch.stack([f.down[0][:, 0] for f in found])
+        for t_RF, along_RP in zip(t_GRF, along, strict=True):
+            along_RP.copy_(project(t_RF, probes_FP)[0])
+        return row_norms(t_GRF), along, t_GRF.sum(1, dtype=torch.float64)
+    norms_GR, sums = along.new_empty(groups, r), along.new_empty(groups, width)
+    ones = along.new_ones(r, 1)
+    for g, t_RF in enumerate(t_GRF):
+        found = survey(t_RF, [Sums(probes_FP)], [Sums(ones)])
+        norms_GR[g], along[g], sums[g] = found.norms, found.along[0], found.down[0][:, 0]
+    return norms_GR, along, sums
 
 
 @final

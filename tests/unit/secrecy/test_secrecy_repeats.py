@@ -68,6 +68,19 @@ def test_a_survey_has_the_norms_that_everybody_else_has(dtype):
         torch.testing.assert_close(survey(t, stream()).norms_GR, row_norms(t))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_come_from_the_same_reading(dtype):
+    for shape in ((3, 70, 65), (2, 3000, 100), (1, 2000, 90), (2, 0, 5), (0, 4, 5)):
+        t = randn(*shape).to(dtype)
+        for each in (t, t.mT.contiguous().mT):
+            seen, alone = survey(each, stream(), sums=True), survey(each, stream())
+            assert alone.sums_GF is None
+            torch.testing.assert_close(seen.norms_GR, alone.norms_GR, rtol=1e-12, atol=0)
+            torch.testing.assert_close(seen.marks_GRP, alone.marks_GRP, rtol=1e-12, atol=1e-12)
+            assert seen.sums_GF is not None
+            torch.testing.assert_close(seen.sums_GF, t.double().sum(1), rtol=0, atol=1e-10)
+
+
 def test_distinct_rows_and_their_places():
     t = pooled(rows=64)[torch.randperm(64, generator=torch.Generator().manual_seed(2))]
     found = distinct(survey(t[None], stream()), 0)
