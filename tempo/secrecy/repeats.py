@@ -24,7 +24,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Hidden, project
+from tempo.kernels import Hidden, project, ranking
 from tempo.secrecy.keys import Stream
 from tempo.secrecy.rows import read_once, row_norms
 
@@ -73,17 +73,11 @@ def survey(t_GRF: Tensor, stream: Stream, *, sums: bool = False) -> Survey:
 
 def distinct(seen: Survey, g: int) -> Distinct:
     """The distinct rows of one group. Zero rows are one of them."""
-    marks_RP, norms_R = seen.marks_GRP[g], seen.norms_GR[g]
-    rows = len(norms_R)
+    rows = seen.norms_GR.shape[1]
     if rows == 0:
         nothing = torch.empty(0, dtype=torch.int64)
         return Distinct(nothing, nothing)
-    step = _STEP * seen.eps * norms_R.amax().clamp_min(torch.finfo(torch.float64).tiny)
-    steps_RP = (marks_RP / step).round()
-    # One number for all marks of a row: a sum with odd weights, modulo 2^64. Equal marks give equal sums.
-    weights_P = torch.tensor(_WEIGHTS)
-    whole_RP = steps_RP.nan_to_num(0.0, 0.0, 0.0).clamp(-(2.0**52), 2.0**52).long()
-    _, inverse = torch.unique((whole_RP * weights_P).sum(1), return_inverse=True)
+    _, inverse = torch.unique(_words(seen, g), return_inverse=True)
     first = torch.full((int(inverse.max()) + 1,), rows, dtype=torch.int64)
     first.scatter_reduce_(0, inverse, torch.arange(rows), "amin")
     return Distinct(first, inverse)
@@ -96,10 +90,20 @@ def repeated(seen: Survey, sent_GR: Tensor) -> float:
     for g, sent_R in enumerate(sent_GR):
         count = int(sent_R.sum())
         if count > 1:
-            alike = distinct(seen, g)
-            kinds = int(alike.inverse[sent_R].bincount().count_nonzero())
+            words = _words(seen, g)[sent_R]
+            sorted_ = words[ranking(words).long()]
+            kinds = 1 + int((sorted_[1:] != sorted_[:-1]).sum())
             worst = max(worst, 1 - kinds / count)
     return worst
+
+
+def _words(seen: Survey, g: int) -> Tensor:
+    """(R,) int64: one number for all marks of a row, a sum with odd weights, modulo 2^64. Equal marks give
+    equal sums."""
+    marks_RP, norms_R = seen.marks_GRP[g], seen.norms_GR[g]
+    step = _STEP * seen.eps * norms_R.amax().clamp_min(torch.finfo(torch.float64).tiny)
+    whole_RP = (marks_RP / step).round().nan_to_num(0.0, 0.0, 0.0).clamp(-(2.0**52), 2.0**52).long()
+    return (whole_RP * torch.tensor(_WEIGHTS)).sum(1)
 
 
 def gradients(
