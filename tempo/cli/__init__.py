@@ -37,6 +37,7 @@ from tempo.cli.failures import (
     complain,
     interrupted,
     is_closed_pipe,
+    is_other_pipe,
     leave_streams,
     print_failure,
     trace_if_wanted,
@@ -160,10 +161,7 @@ def _run(argv: list[str]) -> tuple[int, Failure | None]:
         trace_if_wanted()
         return error.exit_code, Failure.of(error)
     except OSError as error:
-        failure = Failure.of_system(error)
-        complain(f"Error: {failure.message}")
-        trace_if_wanted()
-        return failure.exit_code, failure
+        return _of_system(error)
     except Exception as error:
         complain(f"Internal error: {type(error).__name__}: {error}")
         if not trace_if_wanted():
@@ -181,12 +179,21 @@ def _ended(done: SystemExit) -> tuple[int, Failure | None]:
     code, cause = done.code if isinstance(done.code, int) else 1, done.__context__
     if is_closed_pipe(cause):
         return CLOSED, None
+    if is_other_pipe(cause):
+        return _of_system(cause)
     if isinstance(cause, typer.Abort) or (code == INTERRUPTED and _from_keyboard(cause)):
         complain("Interrupted.")
         return INTERRUPTED, interrupted()
     if (words := getattr(cause, "format_message", None)) is not None:
         return code, Failure("UsageError", words(), code)
     return code, None
+
+
+def _of_system(error: OSError) -> tuple[int, Failure]:
+    failure = Failure.of_system(error)
+    complain(f"Error: {failure.message}")
+    trace_if_wanted()
+    return failure.exit_code, failure
 
 
 def _from_keyboard(error: BaseException | None) -> bool:

@@ -17,6 +17,7 @@ from tempo.cli.tls import Crl, require_certificates, tls_files
 if TYPE_CHECKING:
     from tempo.doctor import Finding
     from tempo.fleet import Worker
+    from tempo.wire import TlsFiles
 
 _TOML = Path("tempo.toml")
 
@@ -67,7 +68,16 @@ def doctor(
     if problems:
         raise typer.Exit(1)
     if not as_json:
-        say_next("tempo", "plan", "mlp:4096x4", *(("--workers", ",".join(workers)) if workers else ()))
+        _next(workers or (), tls)
+
+
+def _next(workers: Sequence[str], tls: TlsFiles | None) -> None:
+    """A plan for these workers, with the certificates that they were reached with."""
+    words: list[object] = ["--workers", ",".join(workers)] if workers else []
+    if workers and tls is not None:
+        words += ["--cert", tls.cert, "--key", tls.key, "--ca", tls.ca]
+        words += ["--crl", tls.crl] if tls.crl is not None else []
+    say_next("tempo", "plan", "mlp:4096x4", *words)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn, final
+from typing import Final, NoReturn, TextIO, TypeGuard, final
 
 import typer
 from rich.markup import escape
@@ -83,8 +84,30 @@ def trace_if_wanted() -> bool:
 
 
 def is_closed_pipe(error: BaseException | None) -> bool:
-    """Whether nobody reads what is written any more, which is no failure: `tempo ... | head -1`."""
+    """Whether nobody reads what is written any more, which is no failure: `tempo ... | head -1`. The pipe
+    to a process that died, or a socket, is something else."""
+    return _is_broken_pipe(error) and any(map(_nobody_reads, (sys.stdout, sys.stderr)))
+
+
+def is_other_pipe(error: BaseException | None) -> TypeGuard[OSError]:
+    """Broken, and none of ours."""
+    return _is_broken_pipe(error) and not is_closed_pipe(error)
+
+
+def _is_broken_pipe(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Also where rich has found that out already and put the null device in its place."""
+    try:
+        if os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull)):
+            return True
+        asked = select.poll()
+        asked.register(stream.fileno(), 0)  # errors and hang-ups are told in any case
+        return bool(asked.poll(0))
+    except (OSError, ValueError):  # closed, or none of the system's
+        return False
 
 
 def wants_json(argv: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +11,8 @@ from tempo.cli.guide import say_next
 from tempo.cli.output import document, print_json
 from tempo.cli.pages import Language, ready_for_pages, write_page
 from tempo.errors import UsageError
+
+_PAGE: Final = Path("report.html")
 
 if TYPE_CHECKING:
     from tempo.report.run import Run
@@ -21,7 +23,7 @@ def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="File of a run or a plan, or the demo's folder.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = _PAGE,
     attack: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of tempo attack --out, or its folder.")
     ] = None,
@@ -97,18 +99,26 @@ def report(
         verdict = {"tone": page.tone, "words": page.verdict.en}
         print_json(document("report", rows, out=str(out), page="run", verdict=verdict))
     else:
-        _next(whole, run)
+        again: dict[str, object] = {
+            **{"--attack": attack, "--bench": bench, "--plan": plan, "--trace": trace},
+            **{"--attestation": attestation, "--title": title, "--save": save},
+            "--out": out if out != _PAGE else None,
+            "--lang": language.value if language is not Language.en else None,
+        }
+        given = [word for name, value in again.items() if value for word in (name, value)]
+        _next(whole, [run, *given, *(["--own-pictures"] if own_pictures else [])])
 
 
-def _next(whole: Run, file: Path) -> None:
-    """What the page still lacks, the weightiest first."""
+def _next(whole: Run, given: list[object]) -> None:
+    """What the page still lacks, the weightiest first. given: the file of the run and the options, without
+    which the page would lose what it has."""
     if whole.attacks is None or whole.attacks.of != "given":
         own = ("--script", "train.py:subject", "--scheme", whole.session.scheme, "--fast", "--out", "found")
         return say_next("tempo", "attack", *own)
     if whole.cost is None or not whole.cost.rows:
         return say_next("tempo", "plan", "train.py:build", "--samples", "60000", "--page", "plan.html")
     if whole.audit is None:
-        return say_next("tempo", "report", file, "--log", "log", "--key", "log.pub")
+        return say_next("tempo", "report", *given, "--log", "log", "--key", "log.pub")
     say_next("tempo", "doctor")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tempo.cli import vault_upkeep
+from tempo.cli.failures import ended_in_json
 from tempo.cli.guide import say_next
 from tempo.cli.guides import epilog
 from tempo.cli.output import document, print_json, stderr, stdout, table
@@ -30,7 +31,7 @@ from tempo.cli.vault_options import (
     open_store,
     secret,
 )
-from tempo.errors import OutsideError, UsageError
+from tempo.errors import OutsideError, TempoError, UsageError
 
 app = typer.Typer(
     help="Keep data keys in-house; release them to attested masters alone.",
@@ -267,7 +268,12 @@ def serve(
             print_json(document("vault serve", [row]))
         else:
             _say(f"The vault {store.name} listens on {server.endpoint}.")
-        server.serve()
+        try:
+            server.serve()
+        except TempoError as error:
+            if not as_json:
+                raise
+            ended_in_json(error)
 
 
 def _same_root(passphrase_file: Path | None, module: Path | None, kms_key: str | None) -> list[str]:

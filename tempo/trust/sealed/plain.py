@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tempo.errors import DataError, TamperedError, UsageError
 from tempo.kernels.hidden import Hidden
 from tempo.trust.sealed.ring import NOWHERE, Ring
-from tempo.trust.sealed.stream import SEGMENT, TAG, Segments
+from tempo.trust.sealed.stream import MAX_SEGMENTS, SEGMENT, TAG, Segments
 
 #: Segments of one read, 256 KiB: few calls, and they are still in the core's cache when they are opened.
 BATCH: Final = 4
@@ -45,13 +45,15 @@ class PlainStream(Hidden):
         self._count = -(-size // _WHOLE)
         if self._count < 1 or size - (self._count - 1) * _WHOLE < TAG:
             raise TamperedError(f"{path} was cut: it ends within a segment")
-        self._kept = Ring(self._count, keep // SEGMENT)
-        try:  # Pages of it are taken when they are first written.
+        if self._count > MAX_SEGMENTS:  # a length costs nothing: files have holes
+            raise TamperedError(f"{path} has {size} bytes, more than any sealed file: it was made longer")
+        try:  # Pages of both are taken when they are first written.
+            self._kept = Ring(self._count, keep // SEGMENT)
             self._memory = np.empty(self._kept.places * SEGMENT, np.uint8)
         except MemoryError:
             raise UsageError(
-                f"{path}: there is no memory for {self._kept.places * SEGMENT} bytes of opened segments: "
-                f"keep fewer"
+                f"{path}: there is no memory for {min(keep, self._count * SEGMENT)} bytes of opened segments "
+                f"and a table of {self._count}: keep fewer, or the file was made longer"
             ) from None
         self._opened = self._memory.data
         self._sealed = memoryview(bytearray(BATCH * _WHOLE))

@@ -44,6 +44,16 @@ def fresh(length: int) -> memoryview:
     return np.empty(length, np.uint8).data
 
 
+def _whole(numbers: Sequence[int]) -> NDArray[np.int64]:
+    """Of records. Raises UsageError for what would be cut to a number (1.7), or is a mask."""
+    found = np.array(numbers).reshape(-1)
+    if len(found) and found.dtype.kind not in "iu":
+        raise UsageError(
+            f"numbers of records are whole and less than 2^63, not {found.dtype}: {found[0]!r}, ..."
+        )
+    return found.astype(np.int64, copy=False)
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -166,7 +176,7 @@ class SealedFile(Hidden):
         """A batch, in the order asked for, a number that comes twice as two copies. Segments are opened in
         the file's order, each once; small records of one batch share one piece of memory, the caller's own.
         Raises IndexError, TamperedError: nothing is handed out then."""
-        wanted = np.array(numbers, np.int64).reshape(-1)
+        wanted = _whole(numbers)
         ordered = np.unique(wanted)
         starts, ends = self._bounds(ordered)
         small = ends - starts < SEGMENT
@@ -203,7 +213,7 @@ class SealedFile(Hidden):
             return np.empty((0, length), np.uint8)
         start = self._neighbours(numbers, length)
         if start is None:
-            wanted = np.array(numbers, np.int64)
+            wanted = _whole(numbers)
             starts, ends = self._bounds(wanted)
             if not (ends - starts == length).all():
                 raise UsageError(f"{self._path}: its records are not all of {length} bytes")
@@ -238,7 +248,7 @@ class SealedFile(Hidden):
         """Where a batch begins that lies in the file as it is asked for; None for any other."""
         first, count = numbers[0], len(numbers)
         inside = first >= 0 and numbers[-1] == first + count - 1 < self.manifest.records
-        if not inside or list(numbers) != list(range(first, first + count)):
+        if not inside or isinstance(first, bool) or list(numbers) != list(range(first, first + count)):
             return None
         return self._index.neighbours(first, count, length)
 

@@ -28,11 +28,6 @@ class Ring:
         self._quick = self._place.data
         self._thing = [NOWHERE] * self.places
         self._next = 0
-        self._held = 0
-
-    def __len__(self) -> int:
-        """How many lie somewhere."""
-        return self._held
 
     def find(self, thing: int) -> int:
         """Its place, or NOWHERE."""
@@ -51,16 +46,16 @@ class Ring:
         self._next = (place + 1) % self.places
         old = self._thing[place]
         if old != NOWHERE:
-            self._place[old] = 0
+            if self._quick[old] == place + 1:  # else a `hold` was interrupted, and it came elsewhere later
+                self._place[old] = 0
             self._thing[place] = NOWHERE
-            self._held -= 1
         return place
 
     def hold(self, thing: int, place: int) -> None:
-        """It lies there now."""
-        self._place[thing] = place + 1
+        """It lies there now. An interrupt (Ctrl-C in a notebook) may come between any two lines: what can be
+        found is always what `free` will make nowhere, or another thing's bytes would be taken for it."""
         self._thing[place] = thing
-        self._held += 1
+        self._place[thing] = place + 1
 
     def clear(self) -> None:
         """Nothing lies anywhere."""
@@ -68,4 +63,3 @@ class Ring:
             if thing != NOWHERE:
                 self._place[thing] = 0
                 self._thing[place] = NOWHERE
-        self._held = 0

@@ -28,7 +28,8 @@ class SealedWriter(Hidden):
     """with SealedWriter(path, key, kind="files", name="invoices") as out: out.add(b"...")
 
     key: a DataKey, or a Recipient, whose owner alone can open the file then. Leaving the block by an error
-    leaves nothing behind. Raises UsageError where the path exists (unless `replace`), OutsideError where it
+    leaves nothing behind; so does one within a record, and whoever catches it there has UsageError at the
+    next step. Raises UsageError where the path exists (unless `replace`), OutsideError where it
     cannot be written.
     """
 
@@ -64,6 +65,7 @@ class SealedWriter(Hidden):
         self._ends = array("Q")
         self._length = 0
         self._done = False
+        self._spoilt = False
         # One name, so that what a killed process left is overwritten and does not pile up.
         self._temporary = path.with_name(f".{path.name}.new")
         try:
@@ -84,36 +86,62 @@ class SealedWriter(Hidden):
         self._write(header)
 
     def add(self, *pieces: bytes | bytearray | memoryview) -> None:
-        """One record: the pieces, one after the other."""
-        for piece in pieces:
-            filled = self._filled
-            end = filled + len(piece)
-            # Copied at once where it fits: no slice is made. The length of a view may not be in bytes.
-            flat = isinstance(piece, (bytes, bytearray)) or (piece.format == "B" and piece.ndim == 1)
-            if flat and end <= SEGMENT:
-                self._buffer[filled:end] = piece
-                self._length += end - filled
-                self._filled = end
-            else:
-                self._put(memoryview(piece).cast("B"))
-        self._ends.append(self._length)
+        """One record: the pieces, one after the other. Raises UsageError after `finish`, `discard` and what
+        came in the middle of a record."""
+        if self._done:
+            raise self._ended()
+        try:
+            for piece in pieces:
+                filled = self._filled
+                end = filled + len(piece)
+                # Copied at once where it fits: no slice is made. The length of a view may not be in bytes.
+                flat = isinstance(piece, (bytes, bytearray)) or (piece.format == "B" and piece.ndim == 1)
+                if flat and end <= SEGMENT:
+                    self._buffer[filled:end] = piece
+                    self._length += end - filled
+                    self._filled = end
+                else:
+                    self._put(memoryview(piece).cast("B"))
+            self._ends.append(self._length)
+        except BaseException:
+            self._spoil()
+            raise
 
     def add_rows(self, rows: NDArray[Any]) -> None:
         """Records of one length at once: each is a row [R, ...] along the first axis, its bytes as they lie
-        in memory. No Python runs for each of them. Raises UsageError for an array without axes."""
+        in memory. No Python runs for each of them. Raises UsageError for an array without axes, and as
+        `add`."""
+        if self._done:
+            raise self._ended()
         if rows.ndim == 0:
             raise UsageError("rows have a first axis: each is a record")
         lies = np.ascontiguousarray(rows)
         count = len(lies)
         size = lies.nbytes // max(count, 1)
         before = self._length
-        if lies.nbytes:
-            self._put(lies.reshape(-1).view(np.uint8).data)
-        ends = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(size) + np.uint64(before)
-        self._ends.frombytes(ends.tobytes())
+        try:
+            if lies.nbytes:
+                self._put(lies.reshape(-1).view(np.uint8).data)
+            ends = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(size) + np.uint64(before)
+            self._ends.frombytes(ends.tobytes())
+        except BaseException:
+            self._spoil()
+            raise
 
     def finish(self, fields: Sequence[Field] | None = None) -> None:
         """Index and manifest; then the file is in its place. fields: where they are known at the end only."""
+        if self._done:
+            raise self._ended()
+        try:
+            self._finish(fields)
+        except BaseException as error:
+            self._spoil()
+            if isinstance(error, OSError):
+                raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error
+            raise
+        self._done = True
+
+    def _finish(self, fields: Sequence[Field] | None) -> None:
         kind, name, sequence, first = self._about
         known = first if fields is None else tuple(fields)
         manifest = pack_manifest(Manifest(kind, name, sequence, len(self._ends), known))
@@ -123,14 +151,9 @@ class SealedWriter(Hidden):
         self._put(memoryview(manifest))
         self._seal(self._buffer[: self._filled], last=True)
         self._flush()
-        try:
-            os.fsync(self._file.fileno())
-            self._temporary.replace(self._path)
-            self._file.close()  # and with it the lock
-        except OSError as error:
-            self.discard()
-            raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error
-        self._done = True
+        os.fsync(self._file.fileno())
+        self._temporary.replace(self._path)
+        self._file.close()  # and with it the lock
 
     def discard(self) -> None:
         """Nothing is left of it. May be called again."""
@@ -147,6 +170,8 @@ class SealedWriter(Hidden):
     ) -> None:
         if kind is not None:
             self.discard()
+        elif self._spoilt:
+            raise self._ended()
         elif not self._done:
             self.finish()
 
@@ -170,8 +195,18 @@ class SealedWriter(Hidden):
         if len(self._sealed) - self._waiting < len(plain) + TAG:
             self._flush()
         out = self._sealed[self._waiting :]
-        self._waiting += self._segments.seal_into(self._number, plain, out, last=last)
-        self._number += 1
+        # Counted before it is used: whoever goes on after an interrupt never seals under a nonce again.
+        number, self._number = self._number, self._number + 1
+        self._waiting += self._segments.seal_into(number, plain, out, last=last)
+
+    def _spoil(self) -> None:
+        """An error or an interrupt came within a record: what follows would lie in the wrong place."""
+        self._spoilt = True
+        self.discard()
+
+    def _ended(self) -> UsageError:
+        how = "was spoilt by an error or an interrupt" if self._spoilt else "is finished or discarded"
+        return UsageError(f"the writing of {self._path} {how}: begin anew")
 
     def _flush(self) -> None:
         self._write(self._sealed[: self._waiting])

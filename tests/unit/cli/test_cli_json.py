@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cli_walk import Verb, verbs
 
 import tempo.cli as cli
 from tempo.cli.failures import wants_json
+from tempo.errors import TamperedError
 
 VERBS = [verb for verb in verbs() if verb.words and verb.runs]
 NONCE = "11" * 32
@@ -150,3 +152,38 @@ def test_interrupted_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         "exit_code": 130,
     }
     assert printed.err.strip() == "Interrupted."
+
+
+@pytest.mark.security
+def test_a_vault_that_cannot_go_on_prints_no_second_object(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it listens was printed long ago; why it ended is on standard error and in the exit code."""
+
+    from tempo.trust.vault.journal import Journal
+
+    drain, calls = Journal.drain, list[int]()
+
+    def taken_back(self: Journal) -> None:
+        calls.append(1)
+        if len(calls) > 1:  # once when it is opened; then while the vault serves
+            raise TamperedError("the database was taken back")
+        drain(self)
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    secret = ("--passphrase-file", "words")
+    assert cli.run(["worker", "ca", "pki"]) == 0
+    assert cli.run(["worker", "issue", "pki", "--name", "v", "--role", "vault", "--host", "localhost"]) == 0
+    assert cli.run(["vault", "init", "vault", *secret, "--name", "example.org/vault"]) == 0
+    monkeypatch.setattr(Journal, "drain", taken_back)
+    capsys.readouterr()
+    certificates = ("--cert", "pki/v.pem", "--key", "pki/v.key", "--ca", "pki/ca.pem")
+    serve = ("vault", "serve", "vault", "--listen", "127.0.0.1:0", *certificates, *secret, "--json")
+    try:
+        assert cli.run(list(serve)) == 1
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    printed = capsys.readouterr()
+    assert one_object(printed.out)["rows"][0]["name"] == "example.org/vault"
+    assert "taken back" in printed.err

@@ -97,3 +97,38 @@ def test_a_plan_goes_on_to_the_attacks(model: str, then: str, capsys: pytest.Cap
 
     plan._next(model, plan.SchemeName.mixing)
     assert last_command(capsys) == shlex.split(then)
+
+
+def test_a_doctor_hands_on_the_certificates(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Without them the plan would refuse the same workers."""
+    from tempo.doctor import Finding, Status, WorkerFinding
+
+    fine = WorkerFinding(Finding("gpu", Status.OK, "fine"), reached=True)
+    monkeypatch.setattr("tempo.doctor.examine_host", lambda _: [])
+    monkeypatch.setattr("tempo.doctor.examine_workers", lambda *_: [fine])
+    assert cli.run(["worker", "ca", "pki"]) == 0
+    assert cli.run(["worker", "issue", "pki", "--name", "m", "--role", "master"]) == 0
+    given = ["--cert", "pki/m.pem", "--key", "pki/m.key", "--ca", "pki/ca.pem"]
+    assert cli.run(["doctor", "--workers", "gpu-a.example:7443", *given]) == 0
+    then = last_command(capsys)
+    assert then == ["plan", "mlp:4096x4", "--workers", "gpu-a.example:7443", *given]
+
+
+def test_a_report_hands_on_what_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Else the page that comes next has lost it, and the line after it asks for it again."""
+    pytest.importorskip("jinja2")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "report")
+    import report_samples as samples
+
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    given = [str(samples.written(tmp_path, "demo.json", samples.demo())), "--title", "a run"]
+    for option, fields in (("--attack", samples.attack()), ("--plan", samples.plan())):
+        given += [option, str(samples.written(folder, f"{option[2:]}.json", fields))]
+    given += ["--out", "page.html", "--lang", "ja"]
+    assert cli.run(["report", *given]) == 0
+    then = last_command(capsys)
+    assert then[-4:] == ["--log", "log", "--key", "log.pub"]
+    again = dict(zip(then[2:-4:2], then[3:-4:2], strict=True))
+    assert then[:2] == ["report", given[0]]
+    assert again == dict(zip(given[1::2], given[2::2], strict=True))

@@ -55,6 +55,22 @@ def test_closed_pipes_have_a_code_of_their_own() -> None:
     assert (process.returncode, process.stderr) == (cli.CLOSED, b"")
 
 
+def test_another_pipe_that_breaks_is_a_failure(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Of a process that died as it was started, say: nobody may take that for `| head -1`."""
+
+    def broken(*_: object) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            os.write(writing, b"x")
+        finally:
+            os.close(writing)
+
+    monkeypatch.setattr("tempo.doctor.examine_host", broken)
+    assert cli.run(["doctor"]) == 3
+    assert capfd.readouterr().err.startswith("Error: Broken pipe.")
+
+
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from tempo.trust.ledger import Kind, Ledger, Signer

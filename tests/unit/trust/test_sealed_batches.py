@@ -255,7 +255,8 @@ def test_shuffled_blocks_open_each_segment_about_once(large, monkeypatch):
         plain(self, number, *given, **options)
 
     monkeypatch.setattr(Segments, "open_into", counting)
-    for xs, ys in DataLoader(data, batch_size=64, sampler=SealedSampler(data)):
+    seed = torch.Generator().manual_seed(0)  # one order in forty opens 1.4 times as many
+    for xs, ys in DataLoader(data, batch_size=64, sampler=SealedSampler(data, generator=seed)):
         assert torch.equal(xs, x[ys])
     assert (segments := len(set(numbers))) >= 2003 * 3072 // SEGMENT
     assert len(numbers) < 1.4 * segments

@@ -91,7 +91,7 @@ def test_a_kept_file_is_opened_once_and_no_more_is_kept_than_told(sealed, monkey
     data = SealedDataset(path, DataKey.load(key), keep=SEGMENT)
     assert all(torch.equal(data[i][0], x[i]) for i in order)
     assert len(numbers) > 200
-    assert len(data._file._plain._kept) == 1
+    assert data.keep == data._file._plain._memory.nbytes == SEGMENT
     with pytest.raises(UsageError, match="none or more"):
         SealedDataset(path, DataKey.load(key), keep=-1)
 
@@ -173,3 +173,15 @@ def test_an_index_of_many_blocks(tmp_path):
     for i in (0, 8191, 8192, 8193, 16_383, 16_384, count - 1, 5):
         assert int(data[i]) == i
     assert Path(tmp_path / "d").stat().st_size > 16 * count
+
+
+@pytest.mark.parametrize("numbers", [[1.7], [True, False], [False, True], [0, 2**63], [-(2**64)]])
+def test_what_is_no_number_of_a_record_is_not_taken_for_one(tmp_path, numbers):
+    key = DataKey.generate()
+    data = SealedDataset(seal(tmp_path / "d", key, {"x": np.arange(40.0)}), key)
+    with SealedFile(tmp_path / "d", key) as file:
+        for read in (file.records, partial(file.rows, length=8), data.__getitem__):
+            with pytest.raises((IndexError, UsageError)):
+                read(numbers)
+        assert file.records([np.int64(1)]) == file.records(np.array([1], np.uint8)) == [file.record(1)]
+        assert file.records([]) == file.records(np.empty(0)) == []
