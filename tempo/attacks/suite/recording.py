@@ -15,6 +15,7 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from tempo.attacks.attack import NothingToAttack
 from tempo.attacks.knowledge import LayerFacts
 from tempo.attacks.record import recorded, transcript_of, truth_of
 from tempo.attacks.reference.subject import Phase, Subject
@@ -37,14 +38,20 @@ class Recording:
 
 
 def record(subject: Subject, variant: Variant, folder: Path) -> Recording:
-    """Every batch of every phase, under the variant's scheme. The subject's own model is left as it was."""
+    """Every batch of every phase, under the variant's scheme. The subject's own model is left as it was.
+
+    Raises NothingToAttack where the variant keeps every operation in the master.
+    """
     model = copy.deepcopy(subject.model)
     options = {**subject.options, **variant.options}
     with recorded(folder, **options) as session:
         session.protect(model, keep=subject.keep, unsafe_offload=subject.unsafe_offload)
         for phase in subject.phases:
             _run(subject, model, phase)
-    return Recording(variant, transcript_of(folder), truth_of(folder))
+    transcript = transcript_of(folder)
+    if not transcript.seen:
+        raise NothingToAttack("all of it stays in the master")
+    return Recording(variant, transcript, truth_of(folder))
 
 
 def _run(subject: Subject, model: nn.Module, phase: Phase) -> None:

@@ -134,7 +134,11 @@ class _Suite:
                 continue
             self._watcher.running(f"{name}, {variant}: recording")
             with tempfile.TemporaryDirectory(prefix="tempo-attack-") as folder:
-                recording = record(subject, variant, Path(folder))
+                try:
+                    recording = record(subject, variant, Path(folder))
+                except NothingToAttack as error:
+                    self._skip_all(rest, variant, name, f"{NOTHING}: {error}")
+                    continue
                 side = side or SideKnowledge(subject, architecture_of(recording, subject.model))
                 for entry in rest:
                     self._attack(entry, name, recording, side, undefended, subject)

@@ -120,6 +120,15 @@ def test_a_subject_that_cannot_be_had_is_a_row() -> None:
     assert watcher.finished == watcher.runs
 
 
+def test_settings_that_keep_all_of_it_leave_nothing_to_attack() -> None:
+    result, watcher = suite([READING], ["unsafe_none", "mixing:min_size=4096", "mixing"])
+    row = by(result, "reading", "mixing:min_size=4096")
+    assert row.why == "nothing to attack: all of it stays in the master"
+    assert not row.missed
+    assert by(result, "reading", "mixing").finding is not None
+    assert watcher.finished == watcher.runs
+
+
 def test_an_attack_that_takes_too_long_is_stopped_and_listed() -> None:
     start = time.monotonic()
     slow = Entry(Slow(), NoScorer(), ())
