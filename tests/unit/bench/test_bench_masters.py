@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +169,31 @@ def test_masters_that_end_badly_are_an_error_with_their_own_words(monkeypatch):
     monkeypatch.setattr(masters.sys, "executable", "/bin/false")
     with pytest.raises(OutsideError, match="1 masters ended with an error: they said nothing"):
         masters.run(TINY, CREW, MIXING, Budget(), quietly, 1e11)
+
+
+def test_no_master_outlives_a_run_that_hangs(monkeypatch, tmp_path):
+    """Here each waits for somebody to write the plan."""
+    os.mkfifo(tmp_path / one_master.PLAN)
+    monkeypatch.setattr(masters, "_HANGS_S", 60.0)
+
+    def running():
+        found = Path("/proc").glob("[0-9]*/cmdline")
+        words = []
+        for path in found:
+            with suppress(OSError):  # it ended meanwhile
+                words.append(path.read_bytes())
+        return [each for each in words if b"one_master" in each and bytes(tmp_path) in each]
+
+    def hang(process, **_):
+        deadline = time.monotonic() + 60
+        while len(running()) < 3 and time.monotonic() < deadline:  # torchrun and two masters
+            time.sleep(0.1)
+        raise subprocess.TimeoutExpired("torchrun", 60)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", hang)
+    with pytest.raises(OutsideError, match="2 masters did not end within 60 s"):
+        masters._torchrun(tmp_path, 2, 1)
+    assert running() == []
 
 
 def test_each_master_has_its_own_rows_of_the_same_batch():
