@@ -205,6 +205,21 @@ def test_each_master_has_its_own_rows_of_the_same_batch():
     assert not torch.equal(one_master.batch(plan, 4, 0, 1, torch.float32)[0], whole)
 
 
+def test_cpu_seconds_are_those_of_steps(monkeypatch):
+    """Every master draws the whole batch, which would count as work that more masters do not divide."""
+
+    def slow(*given):
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        return drawn(*given)
+
+    drawn = one_master.batch
+    monkeypatch.setattr(one_master, "batch", slow)
+    plan = TINY.plan(CREW, MIXING)
+    assert one_master.train(plan, one_master.build(plan), 0, 1).cpu_seconds < 0.1
+
+
 def test_a_plan_is_read_as_it_was_written(tmp_path):
     plan = TINY.plan(CREW, MIXING)
     plan.write(tmp_path)
