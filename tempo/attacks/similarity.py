@@ -203,10 +203,9 @@ def _expected(triples: Sequence[tuple[Tensor, ...]]) -> Expected:
     width = max(VALUES, *(len(values) for values, *_ in parts))
 
     def filled(t: Tensor) -> Tensor:
-        return torch.nn.functional.pad(t, (0, width - t.shape[-1]) * t.ndim)
+        return torch.nn.functional.pad(t, (0, width - t.shape[-1]) * t.ndim) if t.ndim else t
 
-    *of, sizes = (list(each) for each in zip(*parts, strict=True))
-    return Expected(*(torch.stack([filled(t) for t in each]) for each in of), torch.stack(sizes))
+    return Expected(*(torch.stack([filled(t) for t in each]) for each in zip(*parts, strict=True)))
 
 
 def _parts(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[tuple[Tensor, ...]]:
