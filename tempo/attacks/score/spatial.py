@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 _CHANNELS: Final = 4
 _WINDOW: Final = 7
 _PICTURES: Final = 8
-#: Between operands of the same images, however steps moved the weights; other images: 0.35 and more.
+#: Digits: 0.05 between operands of the same images by moved weights, 0.37 to 0.42 between those of others.
 _ALIKE: Final = 0.2
 
 
