@@ -269,6 +269,8 @@ def _ratio(a: Tensor, b: Tensor, perturbed: Tensor | None, floor: float, dtype: 
         perturbed = None if perturbed is None else torch.view_as_real(perturbed)
     a, b = a.double(), b.double()
     same = (a == b) | (a.isnan() & b.isnan())
+    if not bool((same | (a.isfinite() & b.isfinite())).all()):
+        return float("inf")
     a, b = a.masked_fill(same, 0.0), b.where(b.isfinite(), torch.zeros(()).double())
     off, size = float((a - b.masked_fill(same, 0.0)).norm()), max(float(b.norm()), floor)
     if off == 0:

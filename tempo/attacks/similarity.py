@@ -43,6 +43,8 @@ VALUES: Final = 24
 OPERANDS: Final = 192
 #: Directions of q that eigenvalues say less than this about, relative to the clearest, are left at zero.
 _RANK: Final = 1e-3
+#: Eigenvalues that differ by less than this, relative to the largest, are one: no q is needed there.
+_SAME: Final = 1e-15
 
 
 def candidate(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, ...]:
@@ -170,7 +172,8 @@ class Expected:
         only a a^T is made, which the Gram matrices give. Of two conjugates one says everything.
         """
         upper = seen[seen.imag > -1e-9 * seen.abs().max()]
-        c = self.p[:, None] / (self.values[:, None] - upper[:, None])
+        gap, least = self.values[:, None] - upper[:, None], _SAME * float(seen.abs().max()) + 1e-300
+        c = self.p[:, None] / torch.where(gap.abs() < least, least, gap)
         straight, crossed = c @ self.plain @ c.mT, c @ self.hermitian @ c.mH
         both = torch.cat(
             [
@@ -194,9 +197,15 @@ class Expected:
 
 
 def _expected(triples: Sequence[tuple[Tensor, ...]]) -> Expected:
-    """Of each candidate as it is, and less its mean row: two after one another."""
+    """Of each candidate as it is, and less its mean row: two after one another. Shorter spectra, of fewer
+    rows, are filled with eigenvalues of 0 that no centre moves."""
     parts = [part for triple in triples for part in _parts(*triple)]
-    return Expected(*(torch.stack(each) for each in zip(*parts, strict=True)))
+    width = max(VALUES, *(len(values) for values, *_ in parts))
+
+    def filled(t: Tensor) -> Tensor:
+        return torch.nn.functional.pad(t, (0, width - t.shape[-1]) * t.ndim) if t.ndim else t
+
+    return Expected(*(torch.stack([filled(t) for t in each]) for each in zip(*parts, strict=True)))
 
 
 def _parts(x_TK: Tensor, w_NK: Tensor, dy_TN: Tensor) -> list[tuple[Tensor, ...]]:

@@ -34,9 +34,10 @@ from tempo.wire.authority import issue, make_authority
 
 Say = Callable[[str], None]
 
-#: Seconds for processes to start, and for a run that hangs.
+#: Seconds for processes to start, for a run that hangs, and for torchrun to end masters, whom it gives 30.
 _START_S: Final = 20.0
 _HANGS_S: Final = 900.0
+_ENDS_S: Final = 40.0
 #: The last line of a traceback, perhaps with a rank before it.
 _ERROR: Final = re.compile(r"^(?:\[rank\d+\]: )?[\w.]+\.(\w+: .+)$", re.MULTILINE)
 _POLICY: Final = f"""tempo-policy = 1
@@ -140,12 +141,23 @@ def _torchrun(folder: Path, masters: int, threads: int) -> list[Found]:
     except subprocess.TimeoutExpired:
         raise OutsideError(f"{masters} masters did not end within {_HANGS_S:g} s") from None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
     if process.returncode:
         raise OutsideError(f"{masters} masters ended with an error: {said(errors)}")
     return [Found.read(folder, masters, rank) for rank in range(masters)]
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Masters have sessions of their own: torchrun ends them where it is asked to end, not where it is
+    killed."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_ENDS_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def said(errors: str) -> str:

@@ -146,8 +146,8 @@ def _notes(result: Result, runs: Runs, crew: Crew) -> None:
     each = len(runs.plan.cores[0])
     who = "which its workers share, " if crew.shared else ""
     result.note(
-        f"masters: each is pinned to {each} of {here} cores, {who}one master alone too; memory, caches and "
-        "power are those of one machine"
+        f"masters: each is pinned to {each} of {here} cores, {who}one master alone and plain training "
+        "too; memory, caches and power are those of one machine"
     )
 
 

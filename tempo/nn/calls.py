@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tempo.errors import UnsupportedError
 from tempo.lowering.base import Lowering
 from tempo.nn.placement import Candidate
+
+_DTYPES = (torch.float32, torch.float64)
 
 
 def candidate_of(module: str, lowering: Lowering, x: Tensor, w: Tensor, public: frozenset[int]) -> Candidate:
@@ -26,6 +29,35 @@ def candidate_of(module: str, lowering: Lowering, x: Tensor, w: Tensor, public: 
         weight=id(owner) if isinstance(owner, nn.Parameter) else None,
         public=id(owner) in public,
     )
+
+
+def refusal(x: Tensor, w: Tensor, kept: Mapping[int, str]) -> str | None:
+    """Why this call stays, whatever its shapes. kept: parameters that do, by id. UnsupportedError: it could
+    only go on unprotected."""
+    for t in (x, w):
+        owner = t if isinstance(t, nn.Parameter) else t._base
+        if id(owner) in kept:
+            return kept[id(owner)]
+        if t.device.type not in ("cpu", "meta"):
+            raise UnsupportedError(
+                f"a protected layer met a tensor on {t.device}; the model belongs to the TEE",
+                "leave model and data on the CPU; workers bring the GPUs",
+            )
+        if t.device.type == "meta":
+            return "no data on the meta device"
+        if not t.dtype.is_floating_point and not t.dtype.is_complex:
+            return f"{t.dtype} is no floating-point dtype".replace("torch.", "")
+    if torch.is_autocast_enabled("cpu"):
+        return None if all(t.is_floating_point() for t in (x, w)) else "complex under autocast"
+    for t in (x, w):
+        if t.dtype not in _DTYPES:
+            raise UnsupportedError(
+                f"a protected layer met {str(t.dtype).replace('torch.', '')} operands; Tempo computes in "
+                f"float32 and float64",
+                "model.float(), with torch.autocast for lower precision, or keep this layer in the TEE: "
+                "session.protect(model, keep=[...])",
+            )
+    return "operands of different dtypes" if x.dtype != w.dtype else None
 
 
 def once_differentiated(y: Any, flops: int, backward: Callable[[int], None]) -> None:

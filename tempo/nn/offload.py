@@ -13,20 +13,17 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from tempo.errors import UnsupportedError
 from tempo.lowering import lower_conv, lower_conv_transposed, lower_linear, lower_matmul
 from tempo.lowering.base import Lowering
 from tempo.nn.autograd import Call, offloaded
-from tempo.nn.calls import arranged, candidate_of, is_weight, once_differentiated, shifted
+from tempo.nn.calls import arranged, candidate_of, is_weight, once_differentiated, refusal, shifted
 from tempo.nn.einsum import einsum
 from tempo.nn.flops import FlopMeter, Flops, linear_flops, matmul_flops
-from tempo.nn.placement import Account, Places, Rules, sizes
-from tempo.nn.sdpa import dot_product_attention
+from tempo.nn.placement import Account, Candidate, Places, Rules, sizes
+from tempo.nn.sdpa import dot_product_attention, stays
 from tempo.products import Products
-
-_DTYPES = (torch.float32, torch.float64)
 
 
 @final
@@ -159,14 +156,7 @@ class Offload:
             smallest=self._rules.min_size,
             delicate=self._rules.delicate,
         )
-        if reason := self._rules.keep(lowering):
-            return self.keep("conv", reason, function, args)
-        # PyTorch's counter takes the gradient of a grouped weight for that of a full one; so do we.
-        flops = Flops(lowering.flops, ((lowering.flops, (0,)), (lowering.flops * groups, (1,))))
-        y, reason = self._send(lowering, x, w, flops)
-        if reason:
-            return self.keep("conv", reason, function, args)
-        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
+        return self._convolved("conv", lowering, groups, function, args)
 
     def conv_transposed(
         self,
@@ -192,13 +182,25 @@ class Offload:
         lowering = lower_conv_transposed(
             x.shape, w.shape, y_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
         )
-        if reason := self._rules.keep(lowering):
-            return self.keep("conv_transposed", reason, function, args)
+        return self._convolved("conv_transposed", lowering, groups, function, args)
+
+    def _convolved(
+        self,
+        name: str,
+        lowering: Lowering,
+        groups: int,
+        function: Callable[..., Tensor],
+        args: tuple[Any, ...],
+    ) -> Tensor:
+        x, w, b = args[:3]
+        # PyTorch's counter takes the gradient of a grouped weight for that of a full one; so do we.
         flops = Flops(lowering.flops, ((lowering.flops, (0,)), (lowering.flops * groups, (1,))))
-        y, reason = self._send(lowering, x, w, flops)
+        y, reason = x, self._rules.keep(lowering)
+        if not reason:
+            y, reason = self._send(lowering, x, w, flops)
         if reason:
-            return self.keep("conv_transposed", reason, function, args)
-        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * dims)), x, w)
+            return self.keep(name, reason, function, args)
+        return arranged(y if b is None else shifted(y, b.view(-1, *[1] * (w.ndim - 2))), x, w)
 
     def attend(
         self,
@@ -212,10 +214,18 @@ class Offload:
     ) -> Tensor:
         """Scaled dot-product attention: one kernel, or two products where those are to be sent."""
         args = (q, k, v, attn_mask, dropout_p, is_causal)
+        reason: str | None = self.kept_here or "attention: a softmax stands between its two products"
         if self._rules.offload_attention and not self.kept_here:
-            return dot_product_attention(self.matmul, *args, **options)
-        reason = self.kept_here or "attention: a softmax stands between its two products"
-        return self.keep("attention", reason, F.scaled_dot_product_attention, args, options)
+            reason = stays(self._stays, *args, **options)
+        if reason:
+            return self.keep("attention", reason, F.scaled_dot_product_attention, args, options)
+        return dot_product_attention(self.matmul, *args, **options)
+
+    def _stays(self, lowering: Lowering, x: Tensor, w: Tensor) -> str | None:
+        """Why a product of two activations is not to be sent, or None."""
+        if (reason := self._rules.keep(lowering)) or self._engine is None:  # a plan is asked once for each
+            return reason
+        return self._places.keep(*self._asked(lowering, x, w))
 
     def einsum(self, equation: Any, *operands: Any) -> Tensor:
         return einsum(self.matmul, self.linear, equation, *operands)
@@ -246,39 +256,16 @@ class Offload:
 
     def _refusal(self, x: Tensor, w: Tensor) -> str | None:
         """Why this call stays, whatever its shapes. UnsupportedError: it could only go on unprotected."""
-        if self.kept_here:
-            return self.kept_here
-        kept: dict[int, str] = getattr(self._local, "parameters", {})
-        for t in (x, w):
-            owner = t if isinstance(t, nn.Parameter) else t._base
-            if id(owner) in kept:
-                return kept[id(owner)]
-            if t.device.type not in ("cpu", "meta"):
-                raise UnsupportedError(
-                    f"a protected layer met a tensor on {t.device}; the model belongs to the TEE",
-                    "leave model and data on the CPU; workers bring the GPUs",
-                )
-            if t.device.type == "meta":
-                return "no data on the meta device"
-            if not t.dtype.is_floating_point and not t.dtype.is_complex:
-                return f"{t.dtype} is no floating-point dtype".replace("torch.", "")
-        if torch.is_autocast_enabled("cpu"):
-            return None if all(t.is_floating_point() for t in (x, w)) else "complex under autocast"
-        for t in (x, w):
-            if t.dtype not in _DTYPES:
-                raise UnsupportedError(
-                    f"a protected layer met {str(t.dtype).replace('torch.', '')} operands; Tempo computes in "
-                    f"float32 and float64",
-                    "model.float(), with torch.autocast for lower precision, or keep this layer in the TEE: "
-                    "session.protect(model, keep=[...])",
-                )
-        return "operands of different dtypes" if x.dtype != w.dtype else None
+        return self.kept_here or refusal(x, w, getattr(self._local, "parameters", {}))
+
+    def _asked(self, lowering: Lowering, x: Tensor, w: Tensor) -> tuple[str | None, Candidate]:
+        name, _, place = self._stack[-1] if self._stack else ("", None, None)
+        return place, candidate_of(name, lowering, x, w, getattr(self._local, "public", frozenset()))
 
     def _send(self, lowering: Lowering, x: Tensor, w: Tensor, flops: Flops) -> tuple[Tensor, str | None]:
         """y, or why the caller has to keep it after all: values that cannot be sent, which are for PyTorch's
         own kernel, since a lowering may spread a NaN further; or it is not wanted at the workers."""
-        name, _, place = self._stack[-1] if self._stack else ("", None, None)
-        candidate = candidate_of(name, lowering, x, w, getattr(self._local, "public", frozenset()))
+        place, candidate = self._asked(lowering, x, w)
         if reason := self._places.keep(place, candidate):
             return x, reason
         if self._engine is None:
@@ -296,5 +283,5 @@ class Offload:
         y, reason = offloaded(Call(self._engine, lowering, on_backward, candidate.public), x, w)
         if reason:
             return y, reason
-        backward = self._account.add(name, lowering.name, sizes(x, w), None, flops.forward)
+        backward = self._account.add(candidate.module, lowering.name, sizes(x, w), None, flops.forward)
         return y if out is None else y.to(out), None

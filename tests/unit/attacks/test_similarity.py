@@ -43,12 +43,31 @@ def test_a_known_batch_is_recognised(tmp_path, scheme):
     assert chance == pytest.approx(1 / BATCHES)
 
 
+def test_a_known_batch_of_a_known_model_is_recognised(tmp_path):
+    """Eigenvalues are the same to the last bit."""
+    found = scores(*run(tmp_path, "unsafe_none", rows=64, change=0.0))
+    assert found["by products, centre unknown"][0] == 1
+
+
 @pytest.mark.parametrize("scheme", ["unsafe_none", "mixing"])
 def test_a_known_batch_of_few_rows_is_recognised(tmp_path, scheme):
     """Fewer rows than features: spectra are those of a product of rows."""
     found = scores(*run(tmp_path, scheme, rows=64, change=0.001))
     name = "by products with gradients" if scheme == "unsafe_none" else "by products, centre unknown"
     assert found[name][0] > 0.9
+
+
+@pytest.mark.parametrize("few", [90, 40])
+def test_candidates_need_not_be_of_one_size(tmp_path, few):
+    """The last batch of an epoch is smaller; and a model that is known exactly needs no centre at all."""
+    torch.manual_seed(15)
+    w = torch.randn(N, K)
+    triples = [((torch.randn(r, K) + 0.5).relu(), w, torch.randn(r, N)) for r in (*[R] * 7, few)]
+    wire = Wire(tmp_path, "unsafe_none")
+    for x, _, dy in triples:
+        wire.layer(w, [(x, dy)])
+    found = scores(wire, Candidates(operands=tuple(candidate([t]) for t in triples)))
+    assert found["by products with gradients"][0] == found["by products, centre unknown"][0] == 1
 
 
 @pytest.mark.parametrize(("n", "k", "r"), [(40, 50, 90), (50, 40, 90), (80, 96, 64)])

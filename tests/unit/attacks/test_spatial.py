@@ -44,6 +44,21 @@ def test_undefended_maps_are_the_images(tmp_path):
     assert recovered.shape == true.shape == (SIDE, SIDE)
 
 
+def test_the_same_images_sent_twice_are_no_yardstick(tmp_path):
+    """An epoch later, by moved weights, or sealed again for a gradient: chance would be the score."""
+    torch.manual_seed(10)
+    images = F.interpolate(digits()[0][:IMAGES].reshape(-1, 1, 8, 8), size=SIDE, mode="bilinear")
+    kernel, lab = torch.randn(64, 1, 3, 3), Lab(scheme("unsafe_none"), tmp_path)
+    weight = lab.weight(torch.randn(1, 64, 64))
+    for moved in (0.0, 0.1):
+        x = torch.relu(F.conv2d(images, kernel + moved * torch.randn(64, 1, 3, 3), padding=1))
+        lab.forward(weight, x.permute(0, 2, 3, 1).reshape(1, -1, 64).contiguous())
+    guess = Spatial().run(lab.transcript, Batch(images=IMAGES))
+    found = SpatialScorer().score(guess, lab.truth)["maps of convolutions"]
+    assert np.mean(found.values) > 0.999
+    assert found.chance < 0.7
+
+
 def test_mixed_features_do_not_hide_images_if_rows_keep_their_order(tmp_path):
     score, chance, _ = scores(tmp_path, RowsInOrder(block=64))
     assert score > chance + 0.15

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,6 +171,31 @@ def test_masters_that_end_badly_are_an_error_with_their_own_words(monkeypatch):
         masters.run(TINY, CREW, MIXING, Budget(), quietly, 1e11)
 
 
+def test_no_master_outlives_a_run_that_hangs(monkeypatch, tmp_path):
+    """Here each waits for somebody to write the plan."""
+    os.mkfifo(tmp_path / one_master.PLAN)
+    monkeypatch.setattr(masters, "_HANGS_S", 60.0)
+
+    def running():
+        found = Path("/proc").glob("[0-9]*/cmdline")
+        words = []
+        for path in found:
+            with suppress(OSError):  # it ended meanwhile
+                words.append(path.read_bytes())
+        return [each for each in words if b"one_master" in each and bytes(tmp_path) in each]
+
+    def hang(process, **_):
+        deadline = time.monotonic() + 60
+        while len(running()) < 3 and time.monotonic() < deadline:  # torchrun and two masters
+            time.sleep(0.1)
+        raise subprocess.TimeoutExpired("torchrun", 60)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", hang)
+    with pytest.raises(OutsideError, match="2 masters did not end within 60 s"):
+        masters._torchrun(tmp_path, 2, 1)
+    assert running() == []
+
+
 def test_each_master_has_its_own_rows_of_the_same_batch():
     plan = TINY.plan(CREW, MIXING)
     whole, labels = one_master.batch(plan, 3, 0, 1, torch.float32)
@@ -174,6 +203,21 @@ def test_each_master_has_its_own_rows_of_the_same_batch():
     assert torch.equal(torch.cat([x for x, _ in parts]), whole)
     assert torch.equal(torch.cat([y for _, y in parts]), labels)
     assert not torch.equal(one_master.batch(plan, 4, 0, 1, torch.float32)[0], whole)
+
+
+def test_cpu_seconds_are_those_of_steps(monkeypatch):
+    """Every master draws the whole batch, which would count as work that more masters do not divide."""
+
+    def slow(*given):
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        return drawn(*given)
+
+    drawn = one_master.batch
+    monkeypatch.setattr(one_master, "batch", slow)
+    plan = TINY.plan(CREW, MIXING)
+    assert one_master.train(plan, one_master.build(plan), 0, 1).cpu_seconds < 0.1
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):

@@ -20,6 +20,7 @@ from benchmarks.coverage.judge import (
     REFUSED,
     UNITS,
     Verdict,
+    _compare,
     judge,
     moved,
     multiplies_in_float32,
@@ -176,6 +177,15 @@ def test_little_is_sent_for_attentions_sake_and_then_it_is_asked_for():
     assert "attention: attention: a softmax stands between its two products" in verdict.kept
     assert verdict.with_attention_flops is not None
     assert verdict.with_attention_flops > 2 * verdict.offloaded_flops
+
+
+@pytest.mark.parametrize(("mine", "plain"), [(float("nan"), 1.0), (float("inf"), 1.0), (0.0, float("nan"))])
+def test_what_is_no_number_in_one_of_the_two_alone_differs(mine, plain):
+    """Whatever agrees after it."""
+    one, other = ({"loss": torch.ones(1), "w": torch.tensor([v]), "z": torch.ones(1)} for v in (mine, plain))
+    assert _compare(one, other, None, torch.float64) == (float("inf"), "w")
+    assert _compare(one, other, other, torch.float64) == (float("inf"), "w")
+    assert _compare(one, one, None, torch.float64)[0] == 0
 
 
 def test_a_refusal_keeps_its_reason_and_its_remedy():

@@ -13,6 +13,7 @@ from tempo.nn.sdpa import dot_product_attention
 
 BATCH, HEADS, L, S, D, V = 2, 4, 5, 7, 6, 3
 TOLERANCE = 1e-12
+SMALL = {"placement": "always", "min_size": 0, "unsafe_small": True}
 
 
 def operands(heads=HEADS):
@@ -55,10 +56,65 @@ def test_it_is_pytorchs(case):
         assert float((a - b).abs().max()) <= TOLERANCE
 
 
-def test_both_masks_at_once_are_pytorchs_error():
+HEADLESS = torch.zeros(BATCH, 1, L, D), torch.zeros(BATCH, 2, S, D), torch.zeros(BATCH, 2, S, V)
+PLAIN = torch.zeros(BATCH, 1, L, D), torch.zeros(BATCH, 1, S, D), torch.zeros(BATCH, 1, S, V)
+REFUSED = {
+    "both masks": (PLAIN, {"attn_mask": torch.ones(L, S, dtype=torch.bool), "is_causal": True}),
+    "a mask of numbers": (PLAIN, {"attn_mask": torch.ones(L, S, dtype=torch.long)}),
+    "fewer heads of queries": (HEADLESS, {"enable_gqa": True}),
+    "more dropout than all": (PLAIN, {"dropout_p": 1.5}),
+    "no matrices": (tuple(t[0, 0, 0] for t in PLAIN), {}),
+}
+
+
+class Bare(nn.Module):
+    def forward(self, *args, **options):
+        return F.scaled_dot_product_attention(*args, **options)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_pytorch_refuses_is_refused(case):
+    args, options = REFUSED[case]
+    with pytest.raises(RuntimeError) as want:
+        F.scaled_dot_product_attention(*args, **options)
+    with Session("cpu", offload_attention=True, **SMALL) as session, pytest.raises(RuntimeError) as got:
+        session.protect(Bare())(*args, **options)
+    assert str(got.value).splitlines()[0] == str(want.value).splitlines()[0]
+
+
+def test_rounding_under_autocast_is_no_more_than_pytorchs():
+    draw = torch.Generator().manual_seed(6)
+    q, k, v = (size * torch.randn(1, 64, 64, generator=draw) for size in (3, 3, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        with Session("cpu", offload_attention=True, **SMALL) as session:
+            got = session.protect(Bare())(q, k, v)
+            sent = sum(row.calls for row in session.report().rows if row.offloaded)
+        want = F.scaled_dot_product_attention(q, k, v)
+    exact = F.scaled_dot_product_attention(*(t.double() for t in (q, k, v)))
+    assert sent == 2
+    assert got.dtype == want.dtype == torch.bfloat16
+    # The result is rounded to bfloat16, with 8 bits: scores are not.
+    assert float((got - exact).norm() / exact.norm()) < 2**-8
+
+
+def test_other_numbers_than_tempos_stay():
+    q, k, v = (t.detach().bfloat16() for t in operands())
+    with Session("cpu", offload_attention=True, **SMALL) as session:
+        got = session.protect(Bare())(q, k, v)
+        (row,) = session.report().rows
+    assert torch.equal(got, F.scaled_dot_product_attention(q, k, v))
+    assert (row.operation, row.offloaded) == ("attention", False)
+
+
+@pytest.mark.parametrize("options", [{"placement": "never"}, {"min_size": 8}], ids=["placement", "min_size"])
+def test_it_is_taken_apart_only_where_a_product_is_sent(options):
+    """Else one kernel is quicker, and never holds the scores of all positions."""
     q, k, v = operands()
-    with pytest.raises(RuntimeError, match="is_causal"):
-        dot_product_attention(torch.matmul, q, k, v, torch.ones(L, S, dtype=torch.bool), 0.0, True)
+    with Session("cpu", offload_attention=True, **SMALL | options) as session:
+        got = session.protect(Bare())(q, k, v)
+        (row,) = session.report().rows
+    assert torch.equal(got, F.scaled_dot_product_attention(q, k, v))
+    assert (row.operation, row.calls, row.offloaded) == ("attention", 1, False)
 
 
 class Attention(nn.Module):
@@ -75,8 +131,7 @@ def test_it_leaves_the_tee_where_the_user_says_so(wanted):
     torch.manual_seed(5)
     model = Attention().double()
     want = gradients(model)
-    options = {"placement": "always", "min_size": 0, "unsafe_small": True}
-    with Session("cpu", offload_attention=wanted, **options) as session:
+    with Session("cpu", offload_attention=wanted, **SMALL) as session:
         got = gradients(session.protect(model))
         rows = session.report().rows
     for a, b in zip(got, want, strict=True):
