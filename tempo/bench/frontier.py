@@ -61,7 +61,7 @@ _ANSWERED_FAST: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 _FAST_NAMES: Final = (
     *("default", "rounds 1, row_rounds 1", "decoys 8", "key_shift False", "decoys 8, key_shift False"),
-    *("weight_uses 4, unsafe_many_uses True", "weight_uses 256, unsafe_many_uses True"),
+    *("weight_uses 8, unsafe_many_uses True", "weight_uses 256, unsafe_many_uses True"),
 )
 
 

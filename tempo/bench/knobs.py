@@ -77,7 +77,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _one(repeats=1.0),
     _one(key_shift=False),
     _one(wire="bf16"),
-    _one(weight_uses=4, unsafe_many_uses=True),
+    # Attack 24 knows half of them, and takes three others to judge.
+    _one(weight_uses=8, unsafe_many_uses=True),
     _one(weight_uses=256, unsafe_many_uses=True),
     _one(decoys=8, key_shift=False),
     _one(deflate=32, decoys=8, decoy_size=3.0, fill=8),
