@@ -223,16 +223,16 @@ def plan(
 
 def _next(model: str, scheme: SchemeName) -> None:
     given, named, _ = model.rpartition(":")
+    found = ("--fast", "--out", "found")
     if not named or given == "mlp":
-        return say_next("tempo", "attack", "--reference", "mlp", "--fast", "--scheme", scheme.value)
+        return say_next("tempo", "attack", "--reference", "mlp", "--scheme", scheme.value, *found)
     stdout().print(
         f"What workers could learn of it: give {given} a function subject() that returns the model and some "
         "batches (docs/secrecy.md), then",
         markup=False,
         soft_wrap=True,
     )
-    own = ("--script", f"{given}:subject", "--scheme", scheme.value, "--fast", "--out", "found")
-    say_next("tempo", "attack", *own)
+    say_next("tempo", "attack", "--script", f"{given}:subject", "--scheme", scheme.value, *found)
 
 
 def _figures(machine: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tempo.attacks.suite.rows import RANK, SKIPPED, Picture, Result, Row
+from tempo.attacks.suite.rows import NOTHING, RANK, SKIPPED, Picture, Result, Row
 from tempo.attacks.verdict import Finding, Verdict
 
 #: Colour of the cell, and of the text in it.
@@ -31,6 +31,7 @@ _CELLS: Final = {
     Verdict.LEAKS.value: ("#E69F00", "black"),
     Verdict.BROKEN.value: ("#D55E00", "white"),
     SKIPPED: ("#FFFFFF", "#888888"),
+    NOTHING: ("#FFFFFF", "#888888"),
 }
 _SCHEMES: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _GREY: Final = "#666666"
@@ -59,7 +60,9 @@ def worst(rows: Sequence[Row]) -> str:
     """Of several operands and references, the verdict that a user should know of."""
     findings = [row.finding for row in rows if row.finding is not None]
     found = [of.verdict for of in findings if not of.idle] or [of.verdict for of in findings]
-    return max(found, key=RANK.index).value if found else SKIPPED
+    if found:
+        return max(found, key=RANK.index).value
+    return SKIPPED if any(row.missed for row in rows) else NOTHING
 
 
 def _verdicts(path: Path, result: Result) -> None:

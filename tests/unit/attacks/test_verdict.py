@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tempo.attacks.suite.figures import worst
 from tempo.attacks.suite.rows import Result, Row
 from tempo.attacks.suite.summary import worst_of
 from tempo.attacks.verdict import Trials, Verdict, finding, interval, judge
@@ -77,5 +78,16 @@ def test_the_worst_row_is_one_that_says_something():
     idle, holds, leaks = row("idle", 0.5, 0.5), row("holds", 1.0, 0.5), row("leaks", 1.0, 0.4)
     assert idle.finding.idle
     assert not holds.finding.idle
-    for rows, worst in (((idle, holds), "holds"), ((holds, idle, leaks), "leaks"), ((idle,), "idle")):
-        assert worst_of(Result(list(rows)))["mixing"]["a"]["operand"] == worst
+    for rows, most in (((idle, holds), "holds"), ((holds, idle, leaks), "leaks"), ((idle,), "idle")):
+        assert worst_of(Result(list(rows)))["mixing"]["a"]["operand"] == most
+
+
+def test_nothing_to_attack_is_not_called_skipped():
+    """In the picture of verdicts too."""
+
+    def row(why: str) -> Row:
+        return Row("a", "mixing", "r", "none", "m", 0.0, None, why=why)
+
+    nothing, missed = row("nothing to attack: no W'"), row("out of time: not begun")
+    assert worst([nothing]) == worst([nothing, nothing]) == "nothing to attack"
+    assert worst([nothing, missed]) == "skipped"

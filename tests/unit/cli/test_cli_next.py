@@ -88,7 +88,7 @@ def test_a_report_asks_for_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("model", "then"),
     [
-        ("mlp:64x2", "attack --reference mlp --fast --scheme mixing"),
+        ("mlp:64x2", "attack --reference mlp --scheme mixing --fast --out found"),
         ("my train.py:build", "attack --script 'my train.py:subject' --scheme mixing --fast --out found"),
     ],
 )
