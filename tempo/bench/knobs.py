@@ -5,9 +5,11 @@
 
 The other axis of a frontier of leakage against time, which the attack suite measures. A setting differs from
 the defaults in what its options say and in nothing else. W is new in every step, as in training, so it is
-encoded (and deflated, from the directions of the step before) every time. The least of several runs counts,
-and the copy is timed beside each setting. Where others use the machine, wall times are theirs too: read
-cpu_ratio then. All threads of the master count in it, so one (OMP_NUM_THREADS=1) serves best.
+encoded (and deflated, from the directions of the step before) every time. The least of several runs counts.
+The copy is timed beside each setting, and the median of all is what each is divided by: it is the same
+copy, and whether its second thread waits awake doubles its processor seconds in one run and not in the next.
+Where others use the machine, wall times are theirs too: read cpu_ratio then. All threads of the master count
+in it, so one (OMP_NUM_THREADS=1) serves best.
 
 Axes: R rows, K in-features, N out-features.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from types import MappingProxyType
 from typing import Any, Final, final
 
@@ -127,10 +130,21 @@ def rows(
     """
     layer = layer or Layer()
     crew, repeats = crew or Crew.parse("1"), repeats or Repeats(least=3, most=7, seconds=1.5)
-    return [_row(setting, layer, crew, repeats, say) for setting in settings]
+    found = [_row(setting, layer, crew, repeats, say) for setting in settings]
+    if not found:
+        return []
+    copy, copy_cpu = (median(each) for each in zip(*(times for _, times in found), strict=True))
+    for row, _ in found:
+        cpu = row["cpu_seconds"]
+        row["memcpy_seconds"], row["memcpy_ratio"] = copy, row["master_seconds"] / copy
+        row["cpu_ratio"] = None if cpu is None else cpu / copy_cpu
+    return [row for row, _ in found]
 
 
-def _row(setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say) -> Row:
+def _row(
+    setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say
+) -> tuple[Row, tuple[float, float]]:
+    """And seconds of the copy, by the clock and of processors."""
     say(f"knobs: {setting.name}")
     step = layer.step()
     with Bench(crew, scheme="mixing", **setting.options) as bench:
@@ -145,21 +159,19 @@ def _row(setting: Setting, layer: Layer, crew: Crew, repeats: Repeats, say: Say)
     source, target = torch.ones(elements), torch.ones(elements)
     copy = measure(lambda: target.copy_(source), repeats).low
     copy_cpu = min(_process(lambda: target.copy_(source)) for _ in range(repeats.least))
-    return {
+    row = {
         "setting": setting.name,
         "options": dict(setting.options),
         "shape": [layer.rows, layer.k, layer.n],
         "workers": crew.text,
         "master_seconds": found.master.low,
         "master_seconds_median": found.master.median,
-        "memcpy_seconds": copy,
-        "memcpy_ratio": found.master.low / copy,
         "cpu_seconds": cpu,
-        "cpu_ratio": None if cpu is None else cpu / copy_cpu,
         "seconds": found.seconds.low,
         "bytes": round(found.sent + found.received),
         "repeats": found.master.count,
     }
+    return row, (copy, copy_cpu)
 
 
 def _cpu(bench: Bench, step: Step, runs: int) -> float:
