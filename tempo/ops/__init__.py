@@ -1,7 +1,7 @@
 """The one operation that crosses the trust boundary. Shared by both sides; knows no secret."""
 
 from tempo.ops.arithmetic import Arithmetic, result_dtype
-from tempo.ops.devices import compute, temporary_bytes
+from tempo.ops.devices import Allocate, compute, temporary_bytes
 from tempo.ops.job import Job, Operand, result_shape
 from tempo.ops.kind import Op
 from tempo.ops.product import grad_w, grad_x, product, spans
@@ -21,6 +21,7 @@ from tempo.ops.unverified import Unverified
 __all__ = [
     "KEY_BYTES",
     "PRIMES",
+    "Allocate",
     "AnyJob",
     "Arithmetic",
     "Half",

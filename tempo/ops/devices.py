@@ -6,6 +6,7 @@ reference. CUDA takes its tensor cores for the same products, and sums in float3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Final
 
@@ -22,26 +23,36 @@ from tempo.ops.product import grad_w, grad_x, product
 _WIDENS: Final = hasattr(torch.ops.aten.mm, "dtype") and hasattr(torch.ops.aten.bmm, "dtype")
 
 
+#: Makes a contiguous tensor of this shape and dtype, not initialised.
+Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
+
+
 def compute(
     op: Op,
     left: Tensor,
     right: Tensor,
     rows: tuple[int, ...],
     arithmetic: Arithmetic = Arithmetic.FP32,
+    empty: Allocate | None = None,
 ) -> Tensor:
-    """The result of a job, on whatever device its operands live. Raises UsageError as `result_dtype`."""
+    """The result of a job, on whatever device its operands live. empty: makes memory for it on a CPU, as
+    `torch.empty`, which hands out pages that were never touched: they cost as much as the product of a
+    narrow layer. Raises UsageError as `result_dtype`, and whatever `empty` does."""
     dtype = result_dtype(op, left.dtype, right.dtype, arithmetic)
     left, right, tf32 = _prepare(left, right, dtype, arithmetic)
     # float32 sums of widened operands are rounded below; bfloat16 ones by the kernel itself.
     out = dtype if left.dtype == torch.bfloat16 else left.dtype
+    memory = None
+    if empty is not None and out == dtype and left.device.type == "cpu":
+        memory = empty(result_shape(op, tuple(left.shape), tuple(right.shape), rows), dtype)
     with precision(tf32=tf32):
         match op:
             case Op.PRODUCT:
-                result = product(left, right, rows, out)
+                result = product(left, right, rows, out, memory)
             case Op.GRAD_X:
-                result = grad_x(left, right, rows, out)
+                result = grad_x(left, right, rows, out, memory)
             case Op.GRAD_W:
-                result = grad_w(left, right, rows, out)
+                result = grad_w(left, right, rows, out, memory)
     return result.to(dtype)
 
 

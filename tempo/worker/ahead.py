@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tempo.errors import ProtocolError, UsageError
 from tempo.memory import Pool
+from tempo.ops import Allocate
 from tempo.wire import (
     Bye,
     Channel,
@@ -46,10 +47,11 @@ _IDLE = 1 / 8
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """An admitted request and what was shipped with it, by id."""
+    """An admitted request, what was shipped with it, by id, and where memory for its result comes from."""
 
     request: Compute | Ring
     shipped: dict[int, Tensor]
+    empty: Allocate
 
 
 @final
@@ -139,7 +141,7 @@ class Ahead:
                 channel.fill(tensor, deadline=deadline)
         for part in request.sent:
             part.complete(shipped[part.id])
-        return Work(request, shipped)
+        return Work(request, shipped, self._pool.empty)
 
     def _admit(self, request: Compute | Ring) -> Evicted | Refused | None:
         try:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tempo.errors import TempoError, UsageError
-from tempo.ops import Op, compute, ring_compute, ring_temporary_bytes, temporary_bytes
+from tempo.ops import Allocate, Op, compute, ring_compute, ring_temporary_bytes, temporary_bytes
 from tempo.wire import DTYPES, Compute, Part, Ring, RingPart, limits, nbytes
 from tempo.worker.store import OperandStore
 from tempo.worker.transfers import Download, transfers_for
@@ -141,18 +141,25 @@ class Executor:
                 self._doomed.discard(part.id)
         return ()
 
-    def run(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Tensor:
-        """The result, on the CPU. Call it only after `admit` found nothing missing. Raises Gone."""
-        return self.start(request, shipped).wait()
+    def run(
+        self, request: Compute | Ring, shipped: Mapping[int, Tensor], empty: Allocate | None = None
+    ) -> Tensor:
+        """The result, on the CPU. Call it only after `admit` found nothing missing. empty: as for `compute`.
+        Raises Gone."""
+        return self.start(request, shipped, empty).wait()
 
-    def start(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Download:
+    def start(
+        self, request: Compute | Ring, shipped: Mapping[int, Tensor], empty: Allocate | None = None
+    ) -> Download:
         """As `run`, but on a GPU the copies and the product are only queued when it returns."""
         try:
-            return self._start(request, shipped)
+            return self._start(request, shipped, empty)
         finally:
             self._let_go(request)
 
-    def _start(self, request: Compute | Ring, shipped: Mapping[int, Tensor]) -> Download:
+    def _start(
+        self, request: Compute | Ring, shipped: Mapping[int, Tensor], empty: Allocate | None
+    ) -> Download:
         operands: dict[int, Tensor] = {}
         for part in request.parts:
             if part.sent:
@@ -169,7 +176,7 @@ class Executor:
                     self._arrived(part)
         left, right = (operands[part.id] for part in request.parts)
         with torch.no_grad():
-            return self._transfers.download(_product(request, left, right))
+            return self._transfers.download(_product(request, left, right, empty))
 
     def discard(self, request: Compute | Ring) -> None:
         """The job failed: nothing that it shipped stays, whoever counts on it."""
@@ -226,10 +233,10 @@ class Executor:
         return tensor is not None
 
 
-def _product(request: Compute | Ring, left: Tensor, right: Tensor) -> Tensor:
+def _product(request: Compute | Ring, left: Tensor, right: Tensor, empty: Allocate | None) -> Tensor:
     match request:
         case Compute():
-            return compute(request.operation, left, right, request.rows, request.allowed)
+            return compute(request.operation, left, right, request.rows, request.allowed, empty)
         case Ring():
             return ring_compute(request.operation, left, right, request.rows)
 

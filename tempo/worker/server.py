@@ -85,7 +85,7 @@ def _answer(channel: Connection, executor: Executor, item: Work | Reply, answer:
         return _reply(channel, item)
     request = item.request
     try:
-        result = executor.run(request, item.shipped)
+        result = executor.run(request, item.shipped, item.empty)
     except Gone as gone:
         return _reply(channel, Evicted(request.job, gone.ids))
     except Exception as error:  # whatever torch raises: a job never ends the process

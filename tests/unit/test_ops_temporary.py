@@ -54,3 +54,25 @@ def test_on_cuda_narrow_operands_stay_narrow(monkeypatch):
     assert temporary_bytes(Op.PRODUCT, *narrow, ROWS, Arithmetic.FP32, device="cuda") == 0
     monkeypatch.setattr(devices, "_WIDENS", False)
     assert temporary_bytes(Op.PRODUCT, *specs, ROWS, Arithmetic.BF16, device="cuda") == 6 * n
+
+
+@pytest.mark.parametrize(("left", "right", "arithmetic"), CASES)
+@pytest.mark.parametrize("rows", [ROWS, (600, 40), (0, 640)])
+@pytest.mark.parametrize("op", Op)
+def test_a_result_goes_where_it_is_told_and_is_the_same(op, rows, left, right, arithmetic):
+    """Bit for bit, whatever lay there before; where it is rounded at the end, memory is not asked for."""
+    a, b = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        for seed, (shape, dtype) in enumerate(zip(SHAPES[op], (left, right), strict=True))
+    )
+    given = []
+
+    def empty(shape, dtype):
+        given.append(torch.full(shape, float("nan"), dtype=dtype))
+        return given[-1]
+
+    expected = compute(op, a, b, rows, arithmetic)
+    found = compute(op, a, b, rows, arithmetic, empty)
+    assert torch.equal(found, expected)
+    assert [each.data_ptr() for each in given] in ([], [found.data_ptr()])
+    assert given or found.dtype == BF16

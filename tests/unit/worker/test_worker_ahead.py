@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_worker_server import Master, W, X, part
 
+from tempo.memory import Pool
 from tempo.ops import compute
 from tempo.wire import Bye, Compute, Evicted, Hello, Refused, Release, Result, limits
 from tempo.worker import Executor, TooLarge
@@ -70,10 +71,10 @@ def test_what_an_open_request_needs_is_released_after_it(master):
     go, inside = threading.Event(), threading.Event()
     run = executor.run
 
-    def held(request, shipped):
+    def held(request, *given):
         inside.set()
         go.wait(5)
-        return run(request, shipped)
+        return run(request, *given)
 
     send(master, product(0, 1, 2, keep=True), X, W)
     result(master, 0)
@@ -228,3 +229,31 @@ def test_copies_in_another_arithmetic_are_counted_until_the_job_was_run():
     executor.done(rounded)
     executor.done(other)
     assert (executor._reserved, executor._temporary) == ({}, {})
+
+
+def test_results_and_operands_come_from_memory_that_was_used_before(monkeypatch):
+    """A steady stream of requests maps no pages: touching new ones costs as much as a narrow product."""
+    pools, shapes = [], []
+
+    def pool(idle):
+        pools.append(Pool(idle))
+        return pools[-1]
+
+    def spy(self, shape, dtype):
+        shapes.append(tuple(shape))
+        return take(self, shape, dtype)
+
+    take = Pool.empty
+    monkeypatch.setattr("tempo.worker.ahead.Pool", pool)
+    monkeypatch.setattr(Pool, "empty", spy)
+    master = Master(memory=1 << 30)
+    master.ask(Hello(limits.VERSION))
+    x, w = torch.ones(1024, 256), torch.ones(1, 1024, 256)
+    mapped = []
+    for number in range(8):
+        send(master, Compute(number, "product", part(1, x), part(2, w), (1024,), "fp32"), x, w)
+        assert result(master, number).eq(256).all()
+        mapped.append(pools[0].mapped)
+    assert shapes.count((1024, 1024)) == 8
+    assert mapped[3] == mapped[-1] > 0
+    master.end()
