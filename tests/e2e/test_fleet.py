@@ -103,7 +103,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_costs_a_retry(spawn):
 
 @pytest.mark.security
 def test_a_stopped_worker_is_dropped_at_its_deadline(spawn):
-    s = spawn(*workers_from("local:2", threads=1), deadline_base_s=1.5, min_flops=1e11)
+    s = spawn(*workers_from("local:2", threads=1), deadline_base_s=1.5, min_flops=1e11, hedge_least_s=60)
     os.kill(s.workers[0].pid, signal.SIGSTOP)
     started = time.monotonic()
     done = s.fleet.run([Task(product(), 0), Task(product(), 1)], check)

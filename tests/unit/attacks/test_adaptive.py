@@ -119,7 +119,8 @@ def test_the_basis_is_found_up_to_a_factor():
     q = [torch.linalg.qr(torch.randn(48, 48, generator=generator, dtype=torch.float64))[0] for _ in "ab"]
     b = q[0] @ torch.linspace(0.4, 2.5, 48).double().diag() @ q[1]
     plain = [torch.randn(20, 48, generator=generator, dtype=torch.float64) for _ in range(10)]
-    found, residual = solved([(torch.randn(20, 20, dtype=torch.float64) @ x @ b.mT, x) for x in plain])
+    mixed = [torch.randn(20, 20, generator=generator, dtype=torch.float64) @ x @ b.mT for x in plain]
+    found, residual = solved(list(zip(mixed, plain, strict=True)))
     assert torch.cosine_similarity(found.flatten(), b.flatten(), dim=0).abs() > 0.9999
     assert residual < 1e-6
 
