@@ -24,9 +24,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Hidden, project, ranking
+from tempo.kernels import Hidden, ranking
 from tempo.secrecy.keys import Stream
-from tempo.secrecy.rows import read_once, row_norms
+from tempo.secrecy.rows import project_rows, read_once
 
 #: Columns of marks, and steps in units of eps and the largest row.
 _MARKS = 3
@@ -58,17 +58,10 @@ class Survey(Hidden):
 
 def survey(t_GRF: Tensor, stream: Stream, *, sums: bool = False) -> Survey:
     """Norms and marks, of float32 in one pass; and sums."""
-    groups, rows, width = t_GRF.shape
-    probes_FP, eps = stream.gaussian(width, _MARKS), torch.finfo(t_GRF.dtype).eps
+    probes_FP, eps = stream.gaussian(t_GRF.shape[2], _MARKS), torch.finfo(t_GRF.dtype).eps
     if sums:
         return Survey(*read_once(t_GRF, probes_FP), eps)
-    if t_GRF.dtype == torch.float32 and t_GRF.is_contiguous():
-        marks, norms = project(t_GRF.view(groups * rows, width), probes_FP)
-        return Survey(norms.view(groups, rows), marks.view(groups, rows, _MARKS), None, eps)
-    marks_GRP = torch.empty(groups, rows, _MARKS, dtype=torch.float64)
-    for t_RF, marks_RP in zip(t_GRF, marks_GRP, strict=True):
-        marks_RP.copy_(project(t_RF, probes_FP)[0])
-    return Survey(row_norms(t_GRF), marks_GRP, None, eps)
+    return Survey(*project_rows(t_GRF, probes_FP), None, eps)
 
 
 def distinct(seen: Survey, g: int) -> Distinct:

@@ -44,15 +44,25 @@ def row_norms_and_sums(t_GRF: Tensor) -> tuple[Tensor, Tensor]:
     return norms_GR, sums_GF
 
 
+def project_rows(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms (G, R) as of `row_norms`, and t times the probes (G, R, P), float64: of float32 in one pass."""
+    groups, r, width = t_GRF.shape
+    if t_GRF.dtype == torch.float32 and t_GRF.is_contiguous():
+        along, found = project(t_GRF.view(groups * r, width), probes_FP)
+        return found.view(groups, r), along.view(groups, r, probes_FP.shape[1])
+    along_GRP = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
+    for t_RF, along_RP in zip(t_GRF, along_GRP, strict=True):
+        along_RP.copy_(project(t_RF, probes_FP)[0])
+    return row_norms(t_GRF), along_GRP
+
+
 def read_once(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Norms (G, R) as of `row_norms`, t times the probes (G, R, P) and sums over the rows (G, F), float64:
     from one reading where groups are large and float32; small ones are in the caches."""
     groups, r, width = t_GRF.shape
-    along = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
     if t_GRF.dtype != torch.float32 or (groups > 1 and r * width < _LARGE):
-        for t_RF, along_RP in zip(t_GRF, along, strict=True):
-            along_RP.copy_(project(t_RF, probes_FP)[0])
-        return row_norms(t_GRF), along, t_GRF.sum(1, dtype=torch.float64)
+        return *project_rows(t_GRF, probes_FP), t_GRF.sum(1, dtype=torch.float64)
+    along = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
     norms_GR, sums = along.new_empty(groups, r), along.new_empty(groups, width)
     ones = along.new_ones(r, 1)
     for g, t_RF in enumerate(t_GRF):
