@@ -35,7 +35,7 @@ _CELLS: Final = {
 }
 _SCHEMES: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _GREY: Final = "#666666"
-_MOST_ROWS: Final = 70
+_MOST_ROWS: Final = 80
 _MOST_PICTURES: Final = 24
 _SIDE: Final = 96
 
@@ -120,7 +120,7 @@ def _scores(path: Path, result: Result) -> None:
         axes.plot([], [], "o-", color=_SCHEMES[number % len(_SCHEMES)], markersize=4.5, label=scheme)
     axes.plot([], [], ":", color=_GREY, label="chance")
     axes.plot([], [], "-", color="black", label="undefended")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.75 / max(3.0, len(shown) * 0.36)), ncols=6)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.75 / max(3.0, len(shown) * 0.36)), ncols=4)
     cut = "" if len(shown) == len(lines) else f" (the first {_MOST_ROWS} of {len(lines)})"
     figure.suptitle(
         f"Scores against chance and the undefended run{cut}", x=0.02, ha="left", fontweight="bold"
