@@ -157,11 +157,9 @@ def _run(argv: list[str]) -> tuple[int, Failure | None]:
         complain("Interrupted.")
         return INTERRUPTED, interrupted()
     except TempoError as error:
-        complain(f"Error: {error}")
-        trace_if_wanted()
-        return error.exit_code, Failure.of(error)
+        return _told(Failure.of(error))
     except OSError as error:
-        return _of_system(error)
+        return _told(Failure.of_system(error))
     except Exception as error:
         complain(f"Internal error: {type(error).__name__}: {error}")
         if not trace_if_wanted():
@@ -180,7 +178,7 @@ def _ended(done: SystemExit) -> tuple[int, Failure | None]:
     if is_closed_pipe(cause):
         return CLOSED, None
     if is_other_pipe(cause):
-        return _of_system(cause)
+        return _told(Failure.of_system(cause))
     if isinstance(cause, typer.Abort) or (code == INTERRUPTED and _from_keyboard(cause)):
         complain("Interrupted.")
         return INTERRUPTED, interrupted()
@@ -189,8 +187,7 @@ def _ended(done: SystemExit) -> tuple[int, Failure | None]:
     return code, None
 
 
-def _of_system(error: OSError) -> tuple[int, Failure]:
-    failure = Failure.of_system(error)
+def _told(failure: Failure) -> tuple[int, Failure]:
     complain(f"Error: {failure.message}")
     trace_if_wanted()
     return failure.exit_code, failure

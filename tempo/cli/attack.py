@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, result_folder, stderr, to_json, writing
 from tempo.errors import UsageError
 
@@ -78,7 +79,7 @@ def attack(
         int | None,
         typer.Option(min=1, help="Processes, each with a reference of its own. [default: 2, or the cores]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the attacks and end.")] = False,
 ) -> None:
     """Measure what the cloud could learn: attacks on what a worker really received."""

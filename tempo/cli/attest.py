@@ -13,6 +13,7 @@ from rich.table import Table
 from tempo.cli.failures import ended_in_json
 from tempo.cli.guide import say_next
 from tempo.cli.guides import epilog
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stdout
 from tempo.errors import DataError, RefusedError, UsageError
 
@@ -31,7 +32,6 @@ Key = Annotated[
     Path | None, typer.Option("--public-key", help="File of the key that the evidence speaks for. [none]")
 ]
 Context = Annotated[str, typer.Option(metavar="TEXT", help="What it is for; both sides say the same.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command("produce", epilog=epilog("attest produce"))

@@ -12,6 +12,7 @@ import typer
 
 from tempo.cli.failures import ended_in_json
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, result_folder, stderr, stdout, table, to_json, writing
 from tempo.errors import TempoError, UsageError
 
@@ -47,7 +48,7 @@ _NO_STEP = frozenset(
 
 def bench(
     suite: Annotated[SuiteName, typer.Argument(help="What to measure: docs/bench.md.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Folder for JSON, report and pictures.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Small shapes, few repeats.")] = False,
     trace: Annotated[

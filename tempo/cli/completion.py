@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json
 
 #: What the scripts set when they ask; the rest of the environment is the library's affair.
@@ -23,7 +24,7 @@ class ShellName(StrEnum):
 
 def completion(
     shell: Annotated[ShellName, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print the script by which a shell completes verbs, options and their values.
 

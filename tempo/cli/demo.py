@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from tempo.cli import demo_owner
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import print_json, result_folder, stderr, stdout, table, writing
 from tempo.errors import UsageError
 
@@ -37,7 +38,7 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with CIFAR-10's binary files, instead of MNIST.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Of parameters and batches; keys never depend on it.")] = 0,
     owner: Annotated[
         bool, typer.Option("--owner", help="The owner's story instead: vault, attested master, audit log.")

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.tls import Crl, require_certificates, tls_files
 
@@ -36,7 +37,7 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option(help="Settings to judge, whose workers are measured [default: tempo.toml].")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at this machine, at tempo.toml, and at the workers that either names.
 

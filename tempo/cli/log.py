@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tempo.cli.guide import say_next
 from tempo.cli.guides import epilog
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stdout
 from tempo.errors import DataError, TamperedError, UsageError
 
@@ -27,7 +28,6 @@ Folder = Annotated[Path, typer.Argument(metavar="LOG", help="The folder of the l
 Key = Annotated[
     str, typer.Option(metavar="KEY", help="The log's public key, name+id+key, or a file that holds it.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command("show", epilog=epilog("log show"))

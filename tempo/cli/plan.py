@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.pages import Language, ready_for_pages, write_plan
 from tempo.cli.tls import Crl, require_certificates, tls_files
@@ -92,7 +93,7 @@ def plan(
         Path | None, typer.Option(help="Write the plan as one HTML page, with the stages of adoption.")
     ] = None,
     language: Annotated[Language, typer.Option("--lang", help="That the page opens in.")] = Language.en,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say, layer by layer, what is quicker at the workers, and what a step takes and costs."""
     if page is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json
 from tempo.cli.pages import Language, ready_for_pages, write_page
 from tempo.errors import UsageError
@@ -52,7 +53,7 @@ def report(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all that the page shows as one JSON file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make one HTML page of a run, in English and Japanese, for people who decide.
 

@@ -9,13 +9,12 @@ import typer
 from rich.progress import Progress
 
 from tempo.cli.guide import say_next
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.errors import UsageError
 
 if TYPE_CHECKING:
     from tempo.trust.sealed import DataKey, OwnerKey, Recipient
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def seal(

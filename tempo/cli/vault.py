@@ -13,13 +13,13 @@ from tempo.cli import vault_upkeep
 from tempo.cli.failures import ended_in_json
 from tempo.cli.guide import say_next
 from tempo.cli.guides import epilog
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout, table
 from tempo.cli.tls import Crl
 from tempo.cli.vault_options import (
     Expires,
     Folder,
     From,
-    Json,
     KmsKey,
     Module,
     Name,

@@ -37,7 +37,6 @@ Expires = Annotated[
 From = Annotated[
     Path | None, typer.Option("--from", help="A data key's file. [default: a new key, made in the vault]")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 _MAX_PASSPHRASE = 4096
 _DAY_S = 86_400

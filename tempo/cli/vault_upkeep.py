@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout, table
-from tempo.cli.vault_options import Folder, Json, KmsKey, Module, Passphrase, open_store, secret
+from tempo.cli.vault_options import Folder, KmsKey, Module, Passphrase, open_store, secret
 from tempo.errors import OutsideError, UsageError
 
 

@@ -14,13 +14,13 @@ import typer
 
 from tempo.cli.guide import say_next
 from tempo.cli.guides import epilog
+from tempo.cli.options import Json
 from tempo.cli.output import document, print_json, stderr, stdout
 from tempo.cli.tls import Crl, tls_files
 from tempo.errors import UsageError
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 
