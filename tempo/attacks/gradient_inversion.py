@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
 from tempo.attacks.canonical import unmixed
+from tempo.attacks.evenly import evenly
 from tempo.attacks.knowledge import PublicLayer
 from tempo.attacks.separation import fastica
 from tempo.attacks.transcript import Transcript
@@ -68,8 +69,7 @@ class GradientInversion(Attack[PublicLayer, Inverted]):
         if not passes:
             raise NothingToAttack(f"no dW' with {k} in-features was seen")
         out: dict[int, Tensor] = {}
-        picks = torch.linspace(0, len(passes) - 1, min(len(passes), _OPERANDS)).round().int().tolist()
-        for each in (passes[i] for i in picks):
+        for each in evenly(passes, _OPERANDS):
             dw = each.dw[0].double() if each.dw is not None else torch.empty(0)
             w = knowledge.weight
             if (

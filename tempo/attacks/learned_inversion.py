@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tempo.attacks.attack import Attack, NothingToAttack
 from tempo.attacks.columns_net import ColumnsNet, signed
+from tempo.attacks.evenly import evenly
 from tempo.attacks.knowledge import OwnRuns
 from tempo.attacks.transcript import Transcript
 
@@ -84,10 +85,7 @@ class LearnedInversion(Attack[OwnRuns, Recovered]):
         size = min(_ROWS, *(len(t) for t in operands.values()), len(x) // 4)
         train, held_out = x[: -len(x) // 4], x[-len(x) // 4 :]
         net = _trained(train, size, seal)
-        ids = sorted(operands)
-        ids = [
-            ids[i] for i in torch.linspace(0, len(ids) - 1, min(len(ids), _TARGETS)).round().int().tolist()
-        ]
+        ids = evenly(sorted(operands), _TARGETS)
         with torch.no_grad():
             a0 = _correlations(signed(train[: 4 * _ROWS]))
             found = {i: _settled(net, signed(operands[i][:_ROWS]), a0) for i in ids}

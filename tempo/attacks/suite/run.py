@@ -26,7 +26,7 @@ from tempo.attacks.suite.recording import Recording, architecture_of, record
 from tempo.attacks.suite.rows import NOTHING, Picture, Result, Row
 from tempo.attacks.suite.side import NEEDS, SideKnowledge
 from tempo.attacks.suite.variant import UNDEFENDED, Variant
-from tempo.attacks.verdict import Trials, finding
+from tempo.attacks.verdict import Finding, Trials, finding
 from tempo.errors import TempoError
 
 #: Pictures that are kept of one attack on one recording.
@@ -273,31 +273,24 @@ def _judged(
             undefended[attack.name, operand] = found.score
         clear = undefended.get((attack.name, operand), float("nan"))
         found = finding(attack.name, str(variant), operand, attack.side_knowledge, each, clear, visible)
-        rows.append(
-            Row(
-                attack.name,
-                str(variant),
-                name,
-                attack.side_knowledge,
-                attack.metric,
-                seconds,
-                found,
-                each.chance_from,
-            )
-        )
+        rows.append(_row(entry, variant, name, seconds, found, each.chance_from))
     return rows or [skipped(entry, variant, name, "failed: the judge returned no trials", start)]
 
 
 def skipped(entry: Entry, variant: Variant, name: str, why: str, start: float) -> Row:
     """A row that says why there is no finding."""
-    attack = entry.attack
-    seconds = time.monotonic() - start
-    return Row(
-        attack.name,
-        str(variant),
-        name,
-        attack.side_knowledge,
-        attack.metric,
-        seconds,
-        why=" ".join(why.split()),
-    )
+    return _row(entry, variant, name, time.monotonic() - start, why=" ".join(why.split()))
+
+
+def _row(
+    entry: Entry,
+    variant: Variant,
+    name: str,
+    seconds: float,
+    found: Finding | None = None,
+    chance_from: str = "",
+    why: str = "",
+) -> Row:
+    of = entry.attack
+    head = (of.name, str(variant), name, of.side_knowledge, of.metric)
+    return Row(*head, seconds, found, chance_from, why)
