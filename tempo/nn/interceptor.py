@@ -165,17 +165,9 @@ def _mha(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _sdpa(
-    offload: Offload,
-    func: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
+    offload: Offload, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any
 ) -> Any:
-    return offload.attend(query, key, value, attn_mask, dropout_p, is_causal, **options)
+    return offload.attend(query, key, value, *args, **options)
 
 
 def _recurrent(offload: Offload, func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -202,18 +202,9 @@ class Offload:
             return self.keep(name, reason, function, args)
         return arranged(y if b is None else shifted(y, b.view(-1, *[1] * (w.ndim - 2))), x, w)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        **options: Any,
-    ) -> Tensor:
-        """Scaled dot-product attention: one kernel, or two products where those are to be sent."""
-        args = (q, k, v, attn_mask, dropout_p, is_causal)
+    def attend(self, *args: Any, **options: Any) -> Tensor:
+        """Scaled dot-product attention of q, k and v, options as PyTorch's: one kernel, or two products where
+        those are to be sent."""
         reason: str | None = self.kept_here or "attention: a softmax stands between its two products"
         if self._rules.offload_attention and not self.kept_here:
             reason = stays(self._stays, *args, **options)

@@ -51,9 +51,10 @@ def project_rows(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor]:
         along, found = project(t_GRF.view(groups * r, width), probes_FP)
         return found.view(groups, r), along.view(groups, r, probes_FP.shape[1])
     along_GRP = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
-    for t_RF, along_RP in zip(t_GRF, along_GRP, strict=True):
-        along_RP.copy_(project(t_RF, probes_FP)[0])
-    return row_norms(t_GRF), along_GRP
+    norms_GR = along_GRP.new_empty(groups, r)
+    for g, t_RF in enumerate(t_GRF):
+        along_GRP[g], norms_GR[g] = project(t_RF, probes_FP)
+    return norms_GR if t_GRF.dtype == torch.float32 else row_norms(t_GRF), along_GRP
 
 
 def read_once(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
