@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from array import array
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from tempo.errors import OutsideError, UsageError
 from tempo.kernels.hidden import Hidden
+from tempo.trust.sealed.beside import Beside
 from tempo.trust.sealed.format import OFFSET, Field, Header, Kind, Manifest, pack_header, pack_manifest
 from tempo.trust.sealed.keys import DataKey, Recipient
 from tempo.trust.sealed.stream import SALT, SEGMENT, TAG, Segments
@@ -66,23 +66,7 @@ class SealedWriter(Hidden):
         self._length = 0
         self._done = False
         self._spoilt = False
-        # One name, so that what a killed process left is overwritten and does not pile up.
-        self._temporary = path.with_name(f".{path.name}.new")
-        try:
-            fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(fd), self._temporary.stat()):
-                    raise BlockingIOError  # it was put in its place between open and lock
-                os.ftruncate(fd, 0)
-            except BaseException:
-                os.close(fd)
-                raise
-        except (BlockingIOError, FileNotFoundError):
-            raise UsageError(f"another process writes {path} right now") from None
-        except OSError as error:
-            raise OutsideError(f"{path} cannot be written ({error.strerror})") from error
-        self._file = os.fdopen(fd, "wb", buffering=0)
+        self._file = Beside(path)
         self._write(header)
 
     def add(self, *pieces: bytes | bytearray | memoryview) -> None:
@@ -151,16 +135,12 @@ class SealedWriter(Hidden):
         self._put(memoryview(manifest))
         self._seal(self._buffer[: self._filled], last=True)
         self._flush()
-        os.fsync(self._file.fileno())
-        self._temporary.replace(self._path)
-        self._file.close()  # and with it the lock
+        self._file.put()
 
     def discard(self) -> None:
         """Nothing is left of it. May be called again."""
-        if not self._done:
-            self._done = True
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        self._done = True
+        self._file.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -213,10 +193,8 @@ class SealedWriter(Hidden):
         self._waiting = 0
 
     def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[self._file.write(view) :]
+            self._file.write(data)
         except OSError as error:
             self.discard()
             raise OutsideError(f"{self._path} cannot be written ({error.strerror})") from error

@@ -138,6 +138,63 @@ def test_an_interrupt_before_any_line_of_the_end_leaves_all_or_nothing(tmp_path:
     assert line > 20
 
 
+class AtAnyMoment(Interrupted):
+    """Ctrl-C comes before the `line`-th step of the interpreter: in `of`, or where Tempo's sealing runs."""
+
+    def __init__(self, line: int, of: Callable[[], object]) -> None:
+        super().__init__(line)
+        self._of = of.__code__  # type: ignore[attr-defined]
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code is not self._of and not frame.f_code.co_filename.startswith(SEALED):
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event in ("call", "opcode"):
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def test_an_interrupt_at_any_moment_of_a_file_leaves_all_or_nothing(tmp_path: Path) -> None:
+    """Before the writer is in the caller's hand and as its block is left, too."""
+    key, path, step, came = DataKey.generate(), tmp_path / "f", 0, True
+
+    def whole() -> None:
+        with SealedWriter(path, key, kind="files", name="n", replace=True) as out:
+            out.add(b"one")
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    while came:
+        step += 1
+        interrupt = AtAnyMoment(step, whole)
+        interrupt(whole)
+        came = interrupt.came
+        if path.exists():
+            with SealedFile(path, key) as file:
+                assert bytes(file.record(0)) == b"one"
+            path.unlink()
+        assert list(tmp_path.iterdir()) == [], step
+        assert len(os.listdir("/proc/self/fd")) == descriptors, step
+    assert step > 1000
+
+
+def test_a_child_that_was_forked_meanwhile_removes_nothing(tmp_path: Path) -> None:
+    """It shares the lock, and its copy of the writer ends with it."""
+    writer = SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.discard()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    writer.add(b"one")
+    writer.finish()
+    assert (tmp_path / "f").exists()
+
+
 def test_a_piece_that_is_none_spoils_the_file(tmp_path: Path) -> None:
     """Half a record may lie there: the next one would begin with it."""
     writer = SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
