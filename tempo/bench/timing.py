@@ -38,6 +38,10 @@ class Spread:
         low, median, high = (max(0.0, each - seconds) for each in (self.low, self.median, self.high))
         return Spread(low, median, high, self.count)
 
+    def beyond(self, other: Spread) -> float:
+        """Seconds that these runs took more, by the fastest of both. A hundredth at least: less is noise."""
+        return max(self.low - other.low, 0.01 * self.low)
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ JOBS = ("product", "product", "grad_w", "grad_x", "grad_w")
 #: A process of its own is needed for this one: tests/e2e/test_fleet.py.
 KINDS = [kind for kind in LieKind if kind is not LieKind.EXIT]
 #: What only a missed deadline, or a stream out of step, gives away; the rest a check or the protocol does.
-FLEET = tempo.FleetSettings(deadline_base_s=1.0, quarantine_s=3600.0)
+FLEET = tempo.FleetSettings(deadline_base_s=1.0, quarantine_s=3600.0, hedge_least_s=60.0)
 
 
 class Liar(Worker):

@@ -33,7 +33,7 @@ from tempo.worker import Executor, Lie, LieKind, MaliciousWorker, send_result, s
 pytestmark = pytest.mark.security
 
 DEADLINE_S = 1.0
-SETTINGS = FleetSettings(deadline_base_s=DEADLINE_S)
+SETTINGS = FleetSettings(deadline_base_s=DEADLINE_S, hedge_least_s=60.0)
 #: What a check finds, in replies whose form is right.
 FORGED = ["flip_entry", "scale", "swap", "stale", "nan", "inf", "zeros"]
 #: What ends in which event before any check.

@@ -54,7 +54,7 @@ class Spawned:
     def __init__(self, *workers, **settings):
         self.events = []
         self.workers = workers
-        self.fleet = Fleet(workers, FleetSettings(**settings), self.events.append)
+        self.fleet = Fleet(workers, FleetSettings(**{"hedge_least_s": 60, **settings}), self.events.append)
         self.fleet.run([Task(product(), lane) for lane in range(len(workers))], check)  # all said hello
 
     @property
@@ -103,7 +103,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_costs_a_retry(spawn):
 
 @pytest.mark.security
 def test_a_stopped_worker_is_dropped_at_its_deadline(spawn):
-    s = spawn(*workers_from("local:2", threads=1), deadline_base_s=1.5, min_flops=1e11, hedge_least_s=60)
+    s = spawn(*workers_from("local:2", threads=1), deadline_base_s=1.5, min_flops=1e11)
     os.kill(s.workers[0].pid, signal.SIGSTOP)
     started = time.monotonic()
     done = s.fleet.run([Task(product(), 0), Task(product(), 1)], check)
@@ -134,7 +134,7 @@ def test_an_evicted_operand_is_shipped_again_or_missing(spawn):
 
 
 def test_ctrl_c_leaves_connections_in_step_and_workers_alive(spawn):
-    s = spawn(*workers_from("local:2", threads=1), hedge_least_s=60)
+    s = spawn(*workers_from("local:2", threads=1))
     main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
         during_a_job(s.fleet, lambda: signal.pthread_kill(main, signal.SIGINT))

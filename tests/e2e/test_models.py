@@ -217,7 +217,8 @@ def test_float64_gradients_equal_plain_pytorchs(name, scheme, key_shift):
     plain, loss = make(name)
     model = copy.deepcopy(plain)
     want = gradients(plain, loss)
-    with Session(["cpu", "cpu"], scheme=scheme, key_shift=key_shift) as session:
+    fleet = FleetSettings(hedge_least_s=60)
+    with Session(["cpu", "cpu"], scheme=scheme, key_shift=key_shift, fleet=fleet) as session:
         got = gradients(session.protect(model), loss)
         report = session.report()
     assert max(errors(got, want)) < 1e-9
