@@ -16,6 +16,7 @@ namespace TEMPO_ISA {
 template <class T> constexpr int SLAB = 256 / sizeof(T);  // features: four cache lines of each row
 
 template <class S, class T> struct Reader {
+    static constexpr int LINES = SLAB<T> * sizeof(S) / 64;
     const S* row[MOST];
     T scale[MOST];
     const T* before;
@@ -30,16 +31,19 @@ template <class S, class T> struct Reader {
         }
     }
 
-    // (rows, n features from f on) into slab; the next slab is fetched meanwhile.
+    // Lines lo to hi of the slab of row i that begins at feature f, on their way into the caches.
+    INLINE_MEMBER void fetch(int i, int64_t f, int lo, int hi) const {
+        for (int line = lo; line < hi; ++line) __builtin_prefetch((const char*)(row[i] + f) + 64 * line);
+    }
+
+    // (rows, n features from f on) into slab; half of the next slab is fetched meanwhile.
     INLINE_MEMBER void read(T* slab, int rows, int64_t f, int n, bool more) const {
         constexpr int W = Lanes<T>::W;
         for (int i = 0; i < rows; ++i) {
             const S* from = row[i] + f;
             T* to = slab + i * SLAB<T>;
             vec<T> s = splat(scale[i]);
-            if (more)
-                for (int b = 0; b < int(SLAB<T> * sizeof(S)); b += 64)
-                    __builtin_prefetch((const char*)(from + SLAB<T>) + b);
+            if (more) fetch(i, f + SLAB<T>, 0, LINES / 2);
             int j = 0;
             for (; j + W <= n; j += W) {
                 vec<T> x = load(from + j);
@@ -75,6 +79,20 @@ template <class T, class D> struct Writer {
                       t.target_stride * sizeof(D) % 64 == 0;
     }
 
+    // Row i, a whole cache line of features from f on.
+    template <class From> INLINE_MEMBER void line(int i, int64_t f, From from) const {
+        constexpr int W = Lanes<T>::W;
+        D* to = row[i] + f;
+        vec<T> s = splat(scale[i]);
+        if constexpr (sizeof(D) == sizeof(T)) {
+            if (past_caches) {
+                for (int h = 0; h < int(64 / sizeof(T)) / W; ++h) stream(to + h * W, after ? from(h) * s + load(after + f + h * W) : from(h) * s);
+                return;
+            }
+        }
+        for (int h = 0; h < int(64 / sizeof(T)) / W; ++h) store(to + h * W, after ? from(h) * s + load(after + f + h * W) : from(h) * s);
+    }
+
     // Row i, n features from f on (at most a vector).
     INLINE_MEMBER void write(int i, int64_t f, int n, vec<T> x) const {
         x *= splat(scale[i]);
@@ -101,12 +119,15 @@ template <class T, class D> struct Writer {
 // its features are mixed, and a permutation moves whole cache lines.
 template <class T> constexpr int PANEL = 64 / sizeof(T);
 
-template <class T> INLINE void slab_to_panels(const T* slab, T* panels, int64_t rows, int64_t width, int64_t f, int n, const Features<T>& x) {
+// fetch(i): called for every row meanwhile.
+template <class T, class Fetch>
+INLINE void slab_to_panels(const T* slab, T* panels, int64_t rows, int64_t width, int64_t f, int n, const Features<T>& x, Fetch fetch) {
     constexpr int W = Lanes<T>::W;
     for (int j = 0; j < n; j += W)
         for (int64_t i = 0; i < rows; i += W) {
             T* panel = panels + i / PANEL<T> * PANEL<T> * width + i % PANEL<T>;
             vec<T> v[W];
+            for (int64_t k = j * W / SLAB<T>; k < (j + W) * W / SLAB<T>; ++k) fetch(int(i + k));
             for (int k = 0; k < W; ++k) v[k] = *(const vec<T>*)(slab + (i + k) * SLAB<T> + j);
             transpose(v);
             int count = n - j < W ? n - j : W;
@@ -159,6 +180,10 @@ INLINE void panel_to_rows(const T* lines, int first, int rows, int64_t f, int n,
                     v[h][k] = *(const vec<T>*)(lines + int64_t(x.out_line[g]) * L + i) * x.out[g];
                 }
                 transpose(v[h]);
+            }
+            if (some == W && n - j >= L) {
+                for (int k = 0; k < W; ++k) out.line(first + i + k, f + j, [&](int h) INLINE_LAMBDA { return v[h][k]; });
+                continue;
             }
             for (int k = 0; k < some; ++k)
                 for (int h = 0; h < L / W; ++h) {

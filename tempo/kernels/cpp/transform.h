@@ -24,10 +24,17 @@ static int run_tile(const Transform& t, const Features<T>& features, const Tile&
     slabs([&](int64_t f, int n) INLINE_LAMBDA {
         in.read(slab, tile.rows, f, n, f + SLAB<T> < t.width);
         if (a.rounds) mix_axis(slab, SLAB<T>, tile.rows, a.block, (n + W - 1) / W, a.inverse, norm<T>(a));
-        if (t.features) return slab_to_panels(slab, lines, rows, t.width, f, n, features);
-        for (int i = 0; i < tile.rows; ++i)
+        // Reading is spread over the slab's stages: there are few places for lines that are on their way.
+        int64_t next = f + SLAB<T>;
+        auto fetch = [&](int i) INLINE_LAMBDA {
+            if (next < t.width && i < tile.rows) in.fetch(i, next, in.LINES / 2, in.LINES);
+        };
+        if (t.features) return slab_to_panels(slab, lines, rows, t.width, f, n, features, fetch);
+        for (int i = 0; i < tile.rows; ++i) {
+            fetch(i);
             for (int j = 0; j < n; j += W)
                 out.write(i, f + j, n - j < W ? n - j : W, *(const vec<T>*)(slab + i * SLAB<T> + j));
+        }
     });
     if (!t.features) return 0;
     for (int first = 0; first < tile.rows; first += L) {
