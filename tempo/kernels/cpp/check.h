@@ -48,7 +48,8 @@ template <class S, int R> INLINE void along_probes(const Survey& s, int64_t row,
         for (int k = 0; k < sums.probes || norms; norms = false, fetch = 0) {
             int left = sums.probes - k;
             if (left >= 4) along_rows<S, 4, R>(s, sums, row, k, norms, fetch), k += 4;
-            else if (left >= 2) along_rows<S, 2, R>(s, sums, row, k, norms, fetch), k += 2;
+            else if (left == 3) along_rows<S, 3, R>(s, sums, row, k, norms, fetch), k += 3;
+            else if (left == 2) along_rows<S, 2, R>(s, sums, row, k, norms, fetch), k += 2;
             else if (left == 1) along_rows<S, 1, R>(s, sums, row, k, norms, fetch), k += 1;
             else along_rows<S, 0, R>(s, sums, row, k, norms, fetch);
         }
@@ -143,7 +144,7 @@ INLINE void cross_rows(const Survey& s, int64_t row, double* mine, double* squar
 }
 
 template <class S, int P, int Q> static void cross_some(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
-    constexpr int R = 2 * ABREAST - (TEMPO_BYTES < 64 && P ? 2 : 0);
+    constexpr int R = TEMPO_BYTES == 64 ? 8 : P ? 3 : 4;
     for (; lo + R <= hi; lo += R) cross_rows<S, P, Q, R>(s, lo, mine, squares, lo + 2 * R <= s.rows ? R : 0);
     for (; lo < hi; ++lo) cross_rows<S, P, Q, 1>(s, lo, mine, squares, 0);
 }
@@ -153,6 +154,7 @@ template <class S> static void survey_rows(const Survey& s, int64_t lo, int64_t 
     if (s.along_count == 1 && s.down_count == 1 && !s.along->squared && !s.down->squared) {
         int p = s.along->probes, q = s.down->probes;
         if (p == 2 && q == 2) return cross_some<S, 2, 2>(s, lo, hi, mine, squares);
+        if (p == 3 && q == 1) return cross_some<S, 3, 1>(s, lo, hi, mine, squares);
         if (p == 0 && q == 1) return cross_some<S, 0, 1>(s, lo, hi, mine, squares);
     }
     if (s.along_count) along_some<S>(s, lo, hi);
