@@ -26,7 +26,7 @@ VARIABLE: Final = "TEMPO_KERNELS"
 #: Elements from which a second thread pays for being woken.
 _PER_THREAD: Final = 1 << 17
 #: Elements between two rounds of the rows, or one stretch if that is more.
-_SCRATCH: Final = 1 << 22
+_SCRATCH: Final = 1 << 23
 _CHECKED: Final = (torch.float32, torch.float64, torch.bfloat16)
 
 

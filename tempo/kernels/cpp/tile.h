@@ -20,9 +20,13 @@ template <class S, class T> struct Reader {
     const S* row[MOST];
     T scale[MOST];
     const T* before;
+    int rows;
 
-    Reader(const Transform& t, const Axis& a, const Tile& tile) : before((const T*)t.before) {
-        for (int i = 0; i < tile.rows; ++i) {
+    void locate(const Transform& t, const Tile& tile) {
+        const Axis& a = t.rows[tile.stretch];
+        before = (const T*)t.before;
+        rows = tile.rows;
+        for (int i = 0; i < rows; ++i) {
             int64_t position = tile.first + i;
             int64_t r = tile.base + (a.in_index ? a.in_index[position] : position);
             if (t.source_rows) r = t.source_rows[r];
@@ -37,7 +41,7 @@ template <class S, class T> struct Reader {
     }
 
     // (rows, n features from f on) into slab; half of the next slab is fetched meanwhile.
-    INLINE_MEMBER void read(T* slab, int rows, int64_t f, int n, bool more) const {
+    INLINE_MEMBER void read(T* slab, int64_t f, int n, bool more) const {
         constexpr int W = Lanes<T>::W;
         for (int i = 0; i < rows; ++i) {
             const S* from = row[i] + f;

@@ -6,8 +6,9 @@ namespace TEMPO_ISA {
 
 static thread_local Scratch scratch;
 
+// in: of this tile. then: of the tile that this thread takes next, whose first slab is fetched meanwhile.
 template <class S, class T, class D>
-static int run_tile(const Transform& t, const Features<T>& features, const Tile& tile, bool large) {
+static int run_tile(const Transform& t, const Features<T>& features, const Tile& tile, const Reader<S, T>& in, const Reader<S, T>& then, bool large) {
     constexpr int W = Lanes<T>::W, L = PANEL<T>;
     const Axis& a = t.rows[tile.stretch];
     int rows = (tile.rows + L - 1) / L * L;
@@ -15,25 +16,30 @@ static int run_tile(const Transform& t, const Features<T>& features, const Tile&
     T* slab = (T*)scratch.get((rows * SLAB<T> + panels + (t.features ? L * t.width : 0)) * sizeof(T));
     if (!slab) return 1;
     T *lines = slab + rows * SLAB<T>, *spare = lines + panels;
-    Reader<S, T> in(t, a, tile);
     Writer<T, D> out(t, a, tile, large);
     memset(slab + tile.rows * SLAB<T>, 0, (rows - tile.rows) * SLAB<T> * sizeof(T));
     auto slabs = [&](auto&& each) INLINE_LAMBDA {
         for (int64_t f = 0; f < t.width; f += SLAB<T>) each(f, int(t.width - f < SLAB<T> ? t.width - f : SLAB<T>));
     };
     slabs([&](int64_t f, int n) INLINE_LAMBDA {
-        in.read(slab, tile.rows, f, n, f + SLAB<T> < t.width);
+        in.read(slab, f, n, f + SLAB<T> < t.width);
         if (a.rounds) mix_axis(slab, SLAB<T>, tile.rows, a.block, (n + W - 1) / W, a.inverse, norm<T>(a));
         // Reading is spread over the slab's stages: there are few places for lines that are on their way.
-        int64_t next = f + SLAB<T>;
+        bool last = f + SLAB<T> >= t.width;
         auto fetch = [&](int i) INLINE_LAMBDA {
-            if (next < t.width && i < tile.rows) in.fetch(i, next, in.LINES / 2, in.LINES);
+            if (!last) {
+                if (i < in.rows) in.fetch(i, f + SLAB<T>, in.LINES / 2, in.LINES);
+            } else if (i < then.rows) {
+                then.fetch(i, 0, 0, in.LINES);
+            }
         };
         if (t.features) return slab_to_panels(slab, lines, rows, t.width, f, n, features, fetch);
         for (int i = 0; i < tile.rows; ++i) {
             fetch(i);
-            for (int j = 0; j < n; j += W)
-                out.write(i, f + j, n - j < W ? n - j : W, *(const vec<T>*)(slab + i * SLAB<T> + j));
+            const T* line = slab + i * SLAB<T>;
+            int j = 0;
+            for (; j + L <= n; j += L) out.line(i, f + j, [&](int h) INLINE_LAMBDA { return *(const vec<T>*)(line + j + h * W); });
+            for (; j < n; j += W) out.write(i, f + j, n - j < W ? n - j : W, *(const vec<T>*)(line + j));
         }
     });
     if (!t.features) return 0;
@@ -45,13 +51,37 @@ static int run_tile(const Transform& t, const Features<T>& features, const Tile&
     return 0;
 }
 
-template <class T> static int run_any(const Transform& t, const Features<T>& x, const Tile& tile, bool large) {
+// Tiles of one transform, from `i` on; take() gives the next one. Returns the first that is of another, in `i`.
+template <class S, class T, class D, class Take>
+static int run_tiles(const Transform* all, const Features<T>* features, const Tile* tile, int64_t tiles, int64_t& i, Take& take, bool large) {
+    Reader<S, T> readers[2], *in = readers, *then = readers + 1;
+    const int32_t which = tile[i].transform;
+    const Transform& t = all[which];
+    int failed = 0;
+    in->locate(t, tile[i]);
+    for (bool follows = true; follows;) {
+        int64_t next = take();
+        follows = next < tiles && tile[next].transform == which;
+        then->rows = 0;
+        if (follows) then->locate(t, tile[next]);
+        failed |= run_tile<S, T, D>(t, features[which], tile[i], *in, *then, large);
+        Reader<S, T>* swap = in;
+        in = then;
+        then = swap;
+        i = next;
+    }
+    return failed;
+}
+
+template <class T, class Take>
+static int run_any(const Transform* all, const Features<T>* x, const Tile* tile, int64_t tiles, int64_t& i, Take& take, bool large) {
     if constexpr (sizeof(T) == sizeof(double)) {
-        return run_tile<double, double, double>(t, x, tile, large);
+        return run_tiles<double, double, double>(all, x, tile, tiles, i, take, large);
     } else {
-        if (t.source_type == BFLOAT16) return run_tile<uint16_t, float, float>(t, x, tile, large);
-        if (t.target_type == BFLOAT16) return run_tile<float, float, uint16_t>(t, x, tile, large);
-        return run_tile<float, float, float>(t, x, tile, large);
+        const Transform& t = all[tile[i].transform];
+        if (t.source_type == BFLOAT16) return run_tiles<uint16_t, float, float>(all, x, tile, tiles, i, take, large);
+        if (t.target_type == BFLOAT16) return run_tiles<float, float, uint16_t>(all, x, tile, tiles, i, take, large);
+        return run_tiles<float, float, float>(all, x, tile, tiles, i, take, large);
     }
 }
 
@@ -81,11 +111,16 @@ template <class T> static int transform_as(const Transform* all, int64_t count, 
             axis += (Features<T>::bytes(*all[t].features) + 63) & ~63;
         }
     int failed = 0;
+    int64_t taken = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t i = 0; i < tiles; ++i)
-            failed |= run_any<T>(all[tile[i].transform], features[tile[i].transform], tile[i], bytes > LARGE);
+        auto take = [&taken]() {
+            int64_t i;
+#pragma omp atomic capture
+            i = taken++;
+            return i;
+        };
+        for (int64_t i = take(); i < tiles;) failed |= run_any<T>(all, features, tile, tiles, i, take, bytes > LARGE);
         fence();
         scratch.shrink();
     }
