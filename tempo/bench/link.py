@@ -68,11 +68,11 @@ def link_rates(workers: Sequence[Worker], transfer: int, repeats: Repeats, *, ba
         "large": lambda: far.together(workers, lambda worker: far.run(worker, large)),
         "small": lambda: far.together(workers, lambda worker: far.run(worker, small)),
     }
-    try:
-        with _echo(transfer) if bare else nullcontext() as trip:
-            took = interleaved(works if trip is None else {**works, "alone": trip}, repeats)
-    finally:
-        far.release(workers, up, large, small)
+    # Each has as long as it would have by itself.
+    repeats = Repeats(repeats.least, repeats.most, (len(works) + bare) * repeats.seconds)
+    with _echo(transfer) if bare else nullcontext() as trip:
+        took = interleaved(works if trip is None else {**works, "alone": trip}, repeats)
+    far.release(workers, up, large, small)
     return Link(
         up=len(workers) * up.left.nbytes / took["shipped"].beyond(took["there"]),
         down=len(workers) * 4 * side**2 / took["large"].beyond(took["small"]),
@@ -83,6 +83,7 @@ def link_rates(workers: Sequence[Worker], transfer: int, repeats: Repeats, *, ba
 @contextmanager
 def _echo(nbytes: int) -> Iterator[Work]:
     """A round trip of so many bytes over a bare Unix socket to a process that echoes."""
+    out, back = memoryview(bytearray(nbytes)), memoryview(bytearray(nbytes))
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SNDBUF)
     with ours, theirs:
@@ -91,7 +92,6 @@ def _echo(nbytes: int) -> Iterator[Work]:
             pass_fds=(theirs.fileno(),),
             stderr=subprocess.DEVNULL,
         )
-        out, back = memoryview(bytearray(nbytes)), memoryview(bytearray(nbytes))
 
         def trip() -> None:
             ours.sendall(out)

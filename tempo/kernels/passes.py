@@ -25,7 +25,8 @@ from tempo.memory import Pool
 VARIABLE: Final = "TEMPO_KERNELS"
 #: Elements from which a second thread pays for being woken.
 _PER_THREAD: Final = 1 << 17
-#: Elements between two rounds of the rows, or one stretch if that is more.
+#: Elements between two rounds of the rows, or one stretch if that is more: 32 MiB in float32. Half of it
+#: costs Winograd's many short stretches 2 %, since threads wait for each other at the end of each round.
 _SCRATCH: Final = 1 << 23
 _CHECKED: Final = (torch.float32, torch.float64, torch.bfloat16)
 

@@ -144,7 +144,7 @@ INLINE void cross_rows(const Survey& s, int64_t row, double* mine, double* squar
 }
 
 template <class S, int P, int Q> static void cross_some(const Survey& s, int64_t lo, int64_t hi, double* mine, double* squares) {
-    constexpr int R = TEMPO_BYTES == 64 ? 8 : P ? 3 : 4;
+    constexpr int R = TEMPO_BYTES == 64 ? 8 : P ? 3 : 4;  // measured: more of them wait for registers, fewer for memory
     for (; lo + R <= hi; lo += R) cross_rows<S, P, Q, R>(s, lo, mine, squares, lo + 2 * R <= s.rows ? R : 0);
     for (; lo < hi; ++lo) cross_rows<S, P, Q, 1>(s, lo, mine, squares, 0);
 }

@@ -83,25 +83,30 @@ template <class T, class D> struct Writer {
                       t.target_stride * sizeof(D) % 64 == 0;
     }
 
-    // Row i, a whole cache line of features from f on.
+    // One expression for all ways of writing, so that none rounds otherwise. shift: null, or a vector of `after`,
+    // which is not always added: -0 + 0 is 0.
+    INLINE_MEMBER static vec<T> placed(vec<T> x, vec<T> scale, const T* shift) { return shift ? x * scale + load(shift) : x * scale; }
+
+    // Row i, a whole cache line of features from f on: from(h) is vector h of it.
     template <class From> INLINE_MEMBER void line(int i, int64_t f, From from) const {
-        constexpr int W = Lanes<T>::W;
+        constexpr int W = Lanes<T>::W, V = int(64 / sizeof(T)) / W;
         D* to = row[i] + f;
         vec<T> s = splat(scale[i]);
+        auto entry = [&](int h) INLINE_LAMBDA { return placed(from(h), s, after ? after + f + h * W : nullptr); };
         if constexpr (sizeof(D) == sizeof(T)) {
             if (past_caches) {
-                for (int h = 0; h < int(64 / sizeof(T)) / W; ++h) stream(to + h * W, after ? from(h) * s + load(after + f + h * W) : from(h) * s);
+                for (int h = 0; h < V; ++h) stream(to + h * W, entry(h));
                 return;
             }
         }
-        for (int h = 0; h < int(64 / sizeof(T)) / W; ++h) store(to + h * W, after ? from(h) * s + load(after + f + h * W) : from(h) * s);
+        for (int h = 0; h < V; ++h) store(to + h * W, entry(h));
     }
 
     // Row i, n features from f on (at most a vector).
     INLINE_MEMBER void write(int i, int64_t f, int n, vec<T> x) const {
-        x *= splat(scale[i]);
+        vec<T> s = splat(scale[i]);
         if (n == Lanes<T>::W) {
-            if (after) x += load(after + f);
+            x = placed(x, s, after ? after + f : nullptr);
             D* to = row[i] + f;
             if constexpr (sizeof(D) == sizeof(T)) {
                 if (past_caches) return stream(to, x);
@@ -109,12 +114,9 @@ template <class T, class D> struct Writer {
             return store(to, x);
         }
         D part[Lanes<T>::W];
-        if (after) {  // not always: -0 + 0 is 0
-            T shift[Lanes<T>::W] = {};
-            memcpy(shift, after + f, n * sizeof(T));
-            x += load(shift);
-        }
-        store(part, x);
+        T shift[Lanes<T>::W] = {};
+        if (after) memcpy(shift, after + f, n * sizeof(T));
+        store(part, placed(x, s, after ? shift : nullptr));
         memcpy(row[i] + f, part, n * sizeof(D));
     }
 };
@@ -123,7 +125,7 @@ template <class T, class D> struct Writer {
 // its features are mixed, and a permutation moves whole cache lines.
 template <class T> constexpr int PANEL = 64 / sizeof(T);
 
-// fetch(i): called for every row meanwhile.
+// fetch(i): called for every row meanwhile, or in a slab that is not full for as large a part of the rows.
 template <class T, class Fetch>
 INLINE void slab_to_panels(const T* slab, T* panels, int64_t rows, int64_t width, int64_t f, int n, const Features<T>& x, Fetch fetch) {
     constexpr int W = Lanes<T>::W;

@@ -67,7 +67,11 @@ class SealedWriter(Hidden):
         self._done = False
         self._spoilt = False
         self._file = Beside(path)
-        self._write(header)
+        try:
+            self._write(header)
+        except BaseException:
+            self.discard()  # a traceback may keep this object
+            raise
 
     def add(self, *pieces: bytes | bytearray | memoryview) -> None:
         """One record: the pieces, one after the other. Raises UsageError after `finish`, `discard` and what

@@ -47,7 +47,10 @@ def test_rates_of_a_worker_and_of_the_bare_transport(started: list[subprocess.Po
     assert len(started) == 1
 
 
-def test_a_worker_that_is_lost_leaves_no_process(started: list[subprocess.Popen[bytes]]) -> None:
+@pytest.mark.parametrize("error", [WorkerLost("gone"), KeyboardInterrupt("gone")])
+def test_what_went_wrong_is_what_is_told_and_no_process_is_left(
+    error: BaseException, started: list[subprocess.Popen[bytes]]
+) -> None:
     worker, jobs = DeviceWorker("cpu", name="w"), 0
     worker.connect()
     plain = worker.run
@@ -56,10 +59,11 @@ def test_a_worker_that_is_lost_leaves_no_process(started: list[subprocess.Popen[
         nonlocal jobs
         jobs += 1
         if jobs > 5:
-            raise WorkerLost("gone")
+            worker.close()
+            raise error
         return plain(*given)  # type: ignore[arg-type]
 
     worker.run = run  # type: ignore[assignment, method-assign]
-    with pytest.raises(WorkerLost):
+    with pytest.raises(type(error), match="gone"):
         link_rates([worker], 1 << 16, TWICE, bare=True)
     assert [each.returncode is None for each in started] == [False]

@@ -266,7 +266,7 @@ def test_an_existing_file_is_not_overwritten_unless_told(tmp_path, key):
 
 def test_a_second_writer_is_refused(tmp_path, key):
     with SealedWriter(tmp_path / "f", key, kind="files", name="n") as out:
-        with pytest.raises(UsageError, match="another process"):
+        with pytest.raises(UsageError, match="another writer"):
             write(tmp_path / "f", key, [b"two"])
         out.add(b"one")
     assert SealedFile(tmp_path / "f", key).record(0) == b"one"

@@ -1,5 +1,7 @@
-"""Ctrl-C before every line that a sealed file is written or read by, and files that claim to be endless."""
+"""Ctrl-C before every line, and every step, that a sealed file is written or read by; files that claim to
+be endless."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from tempo.errors import TamperedError, UsageError
-from tempo.trust.sealed import DataKey, SealedFile, SealedWriter
+from tempo.trust.sealed import DataKey, SealedFile, SealedWriter, beside
 from tempo.trust.sealed import index as index_module
 from tempo.trust.sealed.stream import MAX_SEGMENTS, SEGMENT, TAG, Segments
 
@@ -165,7 +167,12 @@ def test_an_interrupt_at_any_moment_of_a_file_leaves_all_or_nothing(tmp_path: Pa
         with SealedWriter(path, key, kind="files", name="n", replace=True) as out:
             out.add(b"one")
 
-    descriptors = len(os.listdir("/proc/self/fd"))
+    def open_here() -> list[str]:
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return [
+            to for to in (os.readlink(link) for link in links if os.path.islink(link)) if str(tmp_path) in to
+        ]
+
     while came:
         step += 1
         interrupt = AtAnyMoment(step, whole)
@@ -176,23 +183,75 @@ def test_an_interrupt_at_any_moment_of_a_file_leaves_all_or_nothing(tmp_path: Pa
                 assert bytes(file.record(0)) == b"one"
             path.unlink()
         assert list(tmp_path.iterdir()) == [], step
-        assert len(os.listdir("/proc/self/fd")) == descriptors, step
+        assert open_here() == [], step
     assert step > 1000
 
 
-def test_a_child_that_was_forked_meanwhile_removes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["discarded", "forgotten"])
+def test_a_child_that_was_forked_meanwhile_removes_nothing(how: str, tmp_path: Path) -> None:
     """It shares the lock, and its copy of the writer ends with it."""
     writer = SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
     child = os.fork()
     if child == 0:
+        failed = 1
         try:
-            writer.discard()
+            if how == "discarded":
+                writer.discard()
+            del writer
+            gc.collect()
+            failed = 0
         finally:
-            os._exit(0)
+            os._exit(failed)
     assert os.waitpid(child, 0)[1] == 0
     writer.add(b"one")
     writer.finish()
     assert (tmp_path / "f").exists()
+
+
+def test_a_second_interrupt_of_the_last_removal_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalizer is called once; what is raised in it is printed, not raised."""
+    writer = SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
+    plain, calls = beside._ours, 0
+
+    def interrupted(*given: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    monkeypatch.setattr(beside, "_ours", interrupted)
+    unraised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: unraised.append(each.exc_type))
+    del writer
+    gc.collect()
+    assert unraised == [KeyboardInterrupt]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_in_one_process(tmp_path: Path) -> None:
+    first = SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
+    first.add(b"one")
+    with pytest.raises(UsageError, match="another writer"):
+        SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
+    assert [path.name for path in tmp_path.iterdir()] == [".f.new"]
+    first.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_traceback_that_is_kept_keeps_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a notebook keeps the last one."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(beside.Beside, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        SealedWriter(tmp_path / "f", DataKey.generate(), kind="files", name="n")
+    assert kept.traceback
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_piece_that_is_none_spoils_the_file(tmp_path: Path) -> None:
