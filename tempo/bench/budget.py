@@ -1,4 +1,5 @@
-"""A limit on a suite's time. What does not fit is skipped and listed as skipped."""
+"""Which of a suite's cases are run: those that were asked for, as far as its time goes. What does not fit is
+listed as skipped."""
 
 from __future__ import annotations
 
@@ -60,6 +61,14 @@ class Budget:
         """Each with an even part of what is left when its turn comes: the first cannot take it all."""
         for number, each in enumerate(several):
             yield each, self.part(1 / (len(several) - number))
+
+
+def named(cases: Sequence[T], only: str) -> list[T]:
+    """Those whose name contains `only`, in either case of letters. Raises UsageError where none does."""
+    found = [case for case in cases if only.lower() in str(case).lower()]
+    if not found:
+        raise UsageError(f"--only {only!r}: no case is called that. There are: {'; '.join(map(str, cases))}")
+    return found
 
 
 def _seconds(value: float) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tempo.bench.baselines import Step, tee_only
-from tempo.bench.budget import Budget
+from tempo.bench.budget import Budget, named
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
@@ -31,7 +31,6 @@ from tempo.bench.timing import Repeats
 from tempo.bench.trace import Tracer
 from tempo.bench.variant import Variant, usable, variants
 from tempo.config import Config
-from tempo.errors import UsageError
 from tempo.fleet import Worker
 from tempo.lowering import lower_conv, lower_linear
 from tempo.lowering.base import Lowering
@@ -163,14 +162,6 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
     result.extra["break_even"] = break_even(result)
     result.skipped = budget.skipped
     return result
-
-
-def named(cases: Sequence[Case], only: str) -> list[Case]:
-    """Those whose name contains `only`, in either case of letters. Raises UsageError where none does."""
-    found = [case for case in cases if only.lower() in str(case).lower()]
-    if not found:
-        raise UsageError(f"--only {only!r}: no case is called that. There are: {'; '.join(map(str, cases))}")
-    return found
 
 
 def break_even(result: Result) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tempo.bench.baselines import Step, tee_only, whole_on_device
-from tempo.bench.budget import Budget
+from tempo.bench.budget import Budget, named
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
 from tempo.bench.models import MODELS
@@ -83,6 +83,8 @@ class Settings:
     sizes: Sizes | None = None
     #: (G, R, K, N) that m is measured at.
     typical: tuple[int, int, int, int] = _TYPICAL
+    #: Cases whose name contains this alone.
+    only: str = ""
     data_dir: Path | None = None
     #: Only images that are here already: nothing is fetched.
     offline: bool = False
@@ -100,6 +102,8 @@ FAST = Settings(
 
 
 def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> Result:
+    """Raises UsageError where `only` leaves no case."""
+    cases = named(settings.cases, settings.only)
     result, budget = Result("paper", STEP_FIELDS), Budget(settings.budget_s)
     result.note("a training step is forward, cross-entropy and backward; an inference step is forward")
     result.note("unprotected: the whole model on the workers' device, without Tempo")
@@ -125,7 +129,7 @@ def run(settings: Settings, say: Say = print, tracer: Tracer | None = None) -> R
             benches = [
                 (each, stack.enter_context(Bench(crew, tracer=tracer, **each.options))) for each in chosen
             ]
-            for case in settings.cases:
+            for case in cases:
                 suite.case(case, crew, part, known, memcpys, benches)
     result.skipped = budget.skipped
     return result

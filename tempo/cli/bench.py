@@ -64,7 +64,8 @@ def bench(
         str, typer.Option(help="Of protected products: fp32, tf32, bf16, separated by commas.")
     ] = "fp32",
     only: Annotated[
-        str | None, typer.Option(help="layers, integrity: those cases alone whose name contains this text.")
+        str | None,
+        typer.Option(help="layers, paper, integrity: those cases alone whose name contains this text."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the master [default: all cores].")] = None,
     budget: Annotated[
@@ -176,7 +177,7 @@ def _given(
             default = "mixing" if suite in (SuiteName.scale, SuiteName.serve) else "mixing,monomial"
             given["variants"] = variants(scheme or default, arithmetic)
     for name, value, suites in (
-        ("only", only, {SuiteName.layers, SuiteName.integrity}),
+        ("only", only, {SuiteName.layers, SuiteName.paper, SuiteName.integrity}),
         ("budget_s", budget, set(SuiteName) - {SuiteName.crypto, SuiteName.chaos, SuiteName.seal}),
         ("data_dir", data_dir, {SuiteName.paper}),
         ("recorded", recorded, {SuiteName.crypto}),

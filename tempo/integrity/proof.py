@@ -61,16 +61,15 @@ def ask_witness(
 ) -> Callable[[], Witness]:
     """Of X (T, width). arithmetic: the least of the later dW."""
     probe_KP = draw(width)
-    projection = reading.along([probe_KP] * len(rows))
+    projection = reading.along(probe_KP)
     squares = None
     if arithmetic is not Arithmetic.FP32:
-        squares = reading.along([probe_KP.square()] * len(rows), squared=True)
+        squares = reading.along(probe_KP.square(), squared=True)
 
     def taken() -> Witness:
         projection_TP = reading.take(projection).contiguous()  # it outlives the other columns
         spread_TP = None if squares is None else projection_TP.square() + reading.take(squares)
-        norms_G = [torch.linalg.vector_norm(reading.norms[lo:hi]) for lo, hi in spans(rows)]
-        return Witness(probe_KP, projection_TP, torch.stack(norms_G), spread_TP)
+        return Witness(probe_KP, projection_TP, _frobenius(reading.norms, rows), spread_TP)
 
     return taken
 
@@ -135,6 +134,14 @@ def ask_grad_w(reading: Reading, job: Job, left: torch.dtype, witness: Witness) 
 
 def largest_norm(probe: Tensor) -> float:
     return float(torch.linalg.vector_norm(probe, dim=0).amax())
+
+
+def _frobenius(norms_T: Tensor, rows: Sequence[int]) -> Tensor:
+    """(G,) from the norms of the rows."""
+    if len(set(rows)) == 1:
+        norms_G: Tensor = torch.linalg.vector_norm(norms_T.view(len(rows), rows[0]), dim=1)
+        return norms_G
+    return torch.stack([torch.linalg.vector_norm(norms_T[lo:hi]) for lo, hi in spans(rows)])
 
 
 def _by_row(of_G: Tensor, rows: Sequence[int]) -> Tensor:

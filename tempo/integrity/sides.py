@@ -18,7 +18,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Hidden, contract, project
+from tempo.kernels import Hidden, Sums, survey
 from tempo.ops import Op
 
 #: Draws a fresh probe, (width, P).
@@ -32,9 +32,9 @@ class Side:
     where a worker may round W."""
 
     probe_OP: Tensor
-    v_GIP: list[Tensor]
+    v_GIP: Tensor
     norms_G: Tensor
-    h_GIP: list[Tensor] | None
+    h_GIP: Tensor | None
 
 
 @final
@@ -57,27 +57,29 @@ class Sides(Hidden):
         return ready.popleft() if ready else self._look(w_GNK, op, 1, rounded)[0]
 
     def _look(self, w_GNK: Tensor, op: Op, count: int, rounded: bool) -> deque[Side]:
-        through, outer = (project, w_GNK.shape[2]) if op is Op.GRAD_X else (_contract, w_GNK.shape[1])
+        through, outer = (_along, w_GNK.shape[2]) if op is Op.GRAD_X else (_down, w_GNK.shape[1])
         probes = [self._draw(outer) for _ in range(count)]
-        many = probes[0] if count == 1 else torch.cat(probes, 1)
-        v, norms, h = [], [], []
-        for w_NK in w_GNK:
-            v_IP, norms_I = through(w_NK, many)
-            v.append(v_IP)
-            norms.append(torch.linalg.vector_norm(norms_I))
-            if rounded:
-                h.append(v_IP.square() + through(w_NK, many.square(), squared=True)[0])
-        norms_G, p = torch.stack(norms), probes[0].shape[1]
+        many, p = probes[0] if count == 1 else torch.cat(probes, 1), probes[0].shape[1]
+        v_GIP, norms_G = through(w_GNK, Sums(many))
+        h_GIP = v_GIP.square() + through(w_GNK, Sums(many.square(), True))[0] if rounded else None
 
-        def columns(of: list[Tensor], at: int) -> list[Tensor]:
-            return [each[:, at * p : (at + 1) * p] for each in of]
+        def columns(of: Tensor, at: int) -> Tensor:
+            return of[..., at * p : (at + 1) * p]
 
         return deque(
-            Side(probe, columns(v, i), norms_G, columns(h, i) if rounded else None)
+            Side(probe, columns(v_GIP, i), norms_G, None if h_GIP is None else columns(h_GIP, i))
             for i, probe in enumerate(probes)
         )
 
 
-def _contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
-    out, squares = contract(a_RF, q_RP, squared=squared)
-    return out, squares.sqrt_()
+def _along(w_GNK: Tensor, sums: Sums) -> tuple[Tensor, Tensor]:
+    """W r (G, N, P), and norms of W (G,)."""
+    found, shape = survey(w_GNK, [sums]), w_GNK.shape[:2]
+    norms_G = torch.linalg.vector_norm(found.norms.view(shape), dim=1)
+    return found.along[0].view(*shape, sums.columns), norms_G
+
+
+def _down(w_GNK: Tensor, sums: Sums) -> tuple[Tensor, Tensor]:
+    """W^T r (G, K, P), and norms of W (G,)."""
+    found = survey(w_GNK, down=[sums])
+    return found.down[0], found.squares.sum(1).sqrt_()

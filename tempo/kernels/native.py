@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_void_p, pointer
+from itertools import accumulate
 from typing import Any, Final, final
 
 import torch
@@ -24,7 +25,7 @@ from tempo.kernels.transform import Transform
 _TYPES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 #: As in cpp/abi.h.
 MAX_BLOCK: Final = 128
-_ABI: Final = 3
+_ABI: Final = 4
 #: The fastest first.
 SETS: Final = ("avx512", "avx2", "portable")
 
@@ -59,13 +60,17 @@ class _Transform(ctypes.Structure):
 
 
 class _Sums(ctypes.Structure):
-    _fields_ = (("with", c_void_p), ("out", c_void_p), ("probes", c_int32), ("squared", c_int32))
+    _fields_ = (
+        ("with", c_void_p),
+        ("out", c_void_p),
+        *((name, c_int32) for name in ("probes", "squared", "common")),
+    )
 
 
 class _Survey(ctypes.Structure):
     _fields_ = (
-        ("a", c_void_p),
-        *((name, c_int64) for name in ("rows", "width", "stride")),
+        *((name, c_void_p) for name in ("a", "bounds", "starts")),
+        *((name, c_int64) for name in ("groups", "width", "stride")),
         ("along", POINTER(_Sums)),
         ("down", POINTER(_Sums)),
         ("along_count", c_int64),
@@ -144,12 +149,17 @@ class Native:
         _done(self._library.tempo_ranking(words.data_ptr(), index.data_ptr(), words.numel()))
         return index
 
-    def survey(self, a_RF: Tensor, along: Sequence[Sums], down: Sequence[Sums], threads: int) -> Survey:
-        rows, width = a_RF.shape
-        along_PF = [(sums.probes.mT.contiguous(), sums.squared) for sums in along]
-        down_RP = [(sums.probes.contiguous(), sums.squared) for sums in down]
-        found = Survey.empty(rows, width, along, down)
-        struct = _Survey(a_RF.data_ptr(), rows, width, a_RF.stride(0), type=_TYPES[a_RF.dtype])
+    def survey(
+        self, a: Tensor, rows: Sequence[int], along: Sequence[Sums], down: Sequence[Sums], threads: int
+    ) -> Survey:
+        """rows: of each group of a (T, F) or (G, R, F)."""
+        bounds, stride = torch.tensor([0, *accumulate(rows)]), a.stride(-2)
+        starts = torch.arange(len(rows)) * a.stride(0) if a.ndim == 3 else bounds * stride
+        along_PF = [(each, each.probes.mT.contiguous(), each.probes.ndim == 2) for each in along]
+        down_RP = [(each, each.probes.contiguous(), len(each.probes) < sum(rows)) for each in down]
+        found = Survey.empty(rows, a.shape[-1], along, down)
+        struct = _Survey(a.data_ptr(), bounds.data_ptr(), starts.data_ptr(), len(rows), a.shape[-1], stride)
+        struct.type = _TYPES[a.dtype]
         if along:
             struct.along, struct.along_count = _sums(along_PF, found.along), len(along)
             struct.norms = found.norms.data_ptr()
@@ -160,11 +170,12 @@ class Native:
         return found
 
 
-def _sums(probes: Sequence[tuple[Tensor, bool]], out: Sequence[Tensor]) -> Any:
+def _sums(asked: Sequence[tuple[Sums, Tensor, bool]], out: Sequence[Tensor]) -> Any:
+    """asked: with the probes as the passes read them, and whether all groups have the same."""
     return (_Sums * len(out))(
         *(
-            _Sums(t.data_ptr(), o.data_ptr(), o.shape[1], squared)
-            for (t, squared), o in zip(probes, out, strict=True)
+            _Sums(t.data_ptr(), o.data_ptr(), sums.columns, sums.squared, common)
+            for (sums, t, common), o in zip(asked, out, strict=True)
         )
     )
 

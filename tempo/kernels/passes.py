@@ -146,50 +146,75 @@ def ranking(words: Tensor) -> Tensor:
     return words.argsort().int() if native is None else native.ranking(words)
 
 
-def survey(a_RF: Tensor, along: Sequence[Sums] = (), down: Sequence[Sums] = ()) -> Survey:
-    """All that is asked of a, which is read from memory once. a: float32, float64 or bfloat16."""
-    _require_matrix(a_RF)
-    for sums, length, what in ((along, a_RF.shape[1], "features"), (down, a_RF.shape[0], "rows")):
-        for t in (each.probes for each in sums):
-            if t.ndim != 2 or t.shape[0] != length or t.dtype != torch.float64:
-                raise ValueError(
-                    f"probes are float64 (P columns) with {length} {what}, not {t.dtype} {tuple(t.shape)}"
-                )
+def survey(
+    a: Tensor, along: Sequence[Sums] = (), down: Sequence[Sums] = (), *, rows: Sequence[int] | None = None
+) -> Survey:
+    """All that is asked of a, which is read from memory once. a: float32, float64 or bfloat16; (T, F), with
+    rows[g] of them in group g, all in one if None, or (G, R, F). Raises ValueError."""
+    _require_matrix(a, 2, 3)
+    groups = _groups(a, rows)
+    for sums in along:
+        _require_probes(sums, ((a.shape[-1],), (len(groups), a.shape[-1])), f"along {tuple(a.shape)}")
+    for sums in down:
+        common = {a.shape[1]} if a.ndim == 3 else set(groups)
+        leading = [(sum(groups),), *((r,) for r in common if len(common) == 1)]
+        _require_probes(sums, leading, f"down {len(groups)} groups of {tuple(a.shape)}")
     native = _kernels().native
     if native is None:
-        return plain.survey(a_RF, along, down)
+        return plain.survey(a, groups, along, down)
     along, down = ([Sums(resolved(s.probes), s.squared) for s in sums] for sums in (along, down))
-    return native.survey(_rows(a_RF), along, down, _threads(a_RF))
+    return native.survey(_rows(a), groups, along, down, _threads(a))
 
 
 def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
     """(a v (R, P), 2-norms of the rows of a (R,)) in float64; squared: of a o a with v."""
+    _require_matrix(a_RF, 2)
     found = survey(a_RF, [Sums(v_FP, squared)])
     return found.along[0], found.norms
 
 
 def contract(a_RF: Tensor, q_RP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
     """(a^T q (F, P), sums of squares of the columns of a (F,)) in float64; squared: of a o a with q."""
+    _require_matrix(a_RF, 2)
     found = survey(a_RF, down=[Sums(q_RP, squared)])
-    return found.down[0], found.squares
+    return found.down[0][0], found.squares[0]
 
 
-def norms(a_RF: Tensor) -> Tensor:
-    """2-norms of the rows of a, float64."""
-    return project(a_RF, torch.empty(a_RF.shape[1], 0, dtype=torch.float64))[1]
+def norms(a: Tensor) -> Tensor:
+    """2-norms of the rows of a, (R, F) or (G, R, F), one after the other (G R,), float64."""
+    return survey(a, [Sums(torch.empty(a.shape[-1], 0, dtype=torch.float64))]).norms
 
 
-def _require_matrix(t: Tensor) -> None:
-    if t.ndim != 2 or t.dtype not in _CHECKED or t.device.type != "cpu":
+def _require_matrix(t: Tensor, *axes: int) -> None:
+    if t.ndim not in axes or t.dtype not in _CHECKED or t.device.type != "cpu":
         raise ValueError(
             f"a matrix of float32, float64 or bfloat16 in main memory, not {t.dtype} {tuple(t.shape)} "
             f"on {t.device}"
         )
 
 
+def _groups(a: Tensor, rows: Sequence[int] | None) -> list[int]:
+    """Rows of each group."""
+    if a.ndim == 3:
+        if rows is not None:
+            raise ValueError("rows of groups are for (T, F): those of (G, R, F) are known")
+        return [a.shape[1]] * a.shape[0]
+    groups = [a.shape[0]] if rows is None else list(rows)
+    if min(groups, default=0) < 0 or sum(groups) != a.shape[0]:
+        raise ValueError(f"groups of {groups} rows are not the {a.shape[0]} that there are")
+    return groups
+
+
+def _require_probes(sums: Sums, leading: Sequence[tuple[int, ...]], what: str) -> None:
+    t = sums.probes
+    if t.dtype != torch.float64 or tuple(t.shape[:-1]) not in leading:
+        expected = " or ".join(str((*shape, "P")) for shape in leading)
+        raise ValueError(f"probes are float64 {expected} {what}, not {t.dtype} {tuple(t.shape)}")
+
+
 def _rows(t: Tensor) -> Tensor:
     t = resolved(t)
-    return t if t.numel() == 0 or t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous()
+    return t if t.numel() == 0 or t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous()
 
 
 def _threads(work: Sequence[Transform] | Tensor) -> int:

@@ -52,22 +52,28 @@ def transform(task: Transform) -> None:
         task.target.index_copy_(0, task.target_rows, y.to(task.target.dtype))
 
 
-def survey(a_RF: Tensor, along: Sequence[Sums], down: Sequence[Sums]) -> Survey:
-    rows, width = a_RF.shape
-    found = Survey.empty(rows, width, along, down)
+def survey(a: Tensor, rows: Sequence[int], along: Sequence[Sums], down: Sequence[Sums]) -> Survey:
+    """a (T, F), rows[g] of them in group g, or (G, R, F)."""
+    found = Survey.empty(rows, a.shape[-1], along, down)
     for t in (*found.down, found.squares):
         t.zero_()
-    for lo, hi in pieces(0, rows, width):
-        piece = a_RF[lo:hi].double()
-        square = piece.square()
-        for sums, out in zip(along, found.along, strict=True):
-            torch.mm(square if sums.squared else piece, sums.probes, out=out[lo:hi])
-        for sums, out in zip(down, found.down, strict=True):
-            out.addmm_((square if sums.squared else piece).mT, sums.probes[lo:hi])
-        if along:
-            torch.linalg.vector_norm(piece, dim=1, out=found.norms[lo:hi])
-        if down:
-            found.squares.add_(square.sum(0))
+    first = 0
+    for g, count in enumerate(rows):
+        a_RF, last = a[g] if a.ndim == 3 else a[first : first + count], first + count
+        for lo, hi in pieces(0, count, a.shape[-1]):
+            piece, here = a_RF[lo:hi].double(), slice(first + lo, first + hi)
+            square = piece.square()
+            for sums, out in zip(along, found.along, strict=True):
+                probes = sums.probes if sums.probes.ndim == 2 else sums.probes[g]
+                torch.mm(square if sums.squared else piece, probes, out=out[here])
+            for sums, out in zip(down, found.down, strict=True):
+                probes = sums.probes if len(sums.probes) == count else sums.probes[first:last]
+                out[g].addmm_((square if sums.squared else piece).mT, probes[lo:hi])
+            if along:
+                torch.linalg.vector_norm(piece, dim=1, out=found.norms[here])
+            if down:
+                found.squares[g].add_(square.sum(0))
+        first = last
     return found
 
 

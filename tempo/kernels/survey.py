@@ -1,9 +1,9 @@
 """What the checks ask of a tensor: sums over either axis, several at a time, and norms. All in float64.
 
-    along   a v  (R, P)   with v (F, P),   or (a o a) v;   ||a[r]||   of each row
-    down    a^T q (F, P)  with q (R, P),   or (a o a)^T q; sum of squares of each column
+    along   a v  (T, P)   with v (F, P),   or (a o a) v;   ||a[t]||   of each row
+    down    a^T q (F, P)  with q (R, P),   or (a o a)^T q; sum of squares of each column; in each group
 
-Axes: R rows, F features, P probes.
+Axes: G groups, R rows of a group, T rows of all groups, F features, P probes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,22 @@ from torch import Tensor
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sums:
-    """probes: (F, P) along the features, (R, P) down the rows, float64. squared: of the squares of a."""
+    """probes, float64: (G, F, P) along the features, (T, P) down the rows; or (F, P) and (R, P), the same for
+    all groups. squared: of the squares of a."""
 
     probes: Tensor
     squared: bool = False
+
+    @property
+    def columns(self) -> int:
+        return self.probes.shape[-1]
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Survey:
-    """along: (R, P) for each sum asked for along the features, norms (R,), or (0,) if none was. down: (F, P)
-    for each asked for down the rows, squares (F,), or (0,) if none was."""
+    """along: (T, P) for each sum asked for along the features, norms (T,), or (0,) if none was. down:
+    (G, F, P) for each asked for down the rows, squares (G, F), or (0, F) if none was."""
 
     along: tuple[Tensor, ...]
     norms: Tensor
@@ -37,15 +42,12 @@ class Survey:
     squares: Tensor
 
     @classmethod
-    def empty(cls, rows: int, width: int, along: Sequence[Sums], down: Sequence[Sums]) -> Self:
-        """Memory for the results."""
-
-        def sums(length: int, asked: Sequence[Sums]) -> tuple[Tensor, ...]:
-            return tuple(torch.empty(length, each.probes.shape[1], dtype=torch.float64) for each in asked)
-
+    def empty(cls, rows: Sequence[int], width: int, along: Sequence[Sums], down: Sequence[Sums]) -> Self:
+        """Memory for the results. rows: of each group."""
+        total, groups = sum(rows), len(rows)
         return cls(
-            sums(rows, along),
-            torch.empty(rows if along else 0, dtype=torch.float64),
-            sums(width, down),
-            torch.empty(width if down else 0, dtype=torch.float64),
+            tuple(torch.empty(total, each.columns, dtype=torch.float64) for each in along),
+            torch.empty(total if along else 0, dtype=torch.float64),
+            tuple(torch.empty(groups, width, each.columns, dtype=torch.float64) for each in down),
+            torch.empty(groups if down else 0, width, dtype=torch.float64),
         )

@@ -17,25 +17,20 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tempo.kernels import Sums, norms, project, survey
+from tempo.kernels import Sums, Survey, norms, survey
 
 #: In units of eps and the largest row: docs/numerics.md, section 1.
 NEGLIGIBLE = 16.0
-#: Elements of a group that is read by itself.
-_LARGE = 1 << 17
 
 
 def row_norms(t_GRF: Tensor) -> Tensor:
     """2-norms over the last axis, float64, without a float64 copy of the whole."""
-    groups, r, width = t_GRF.shape
     if t_GRF.dtype == torch.float64 and t_GRF.numel():
         # Squares of float64 leave the range of float64: take the norms of the tensor scaled to 1.
         peak = float(torch.linalg.vector_norm(t_GRF, torch.inf))
         if 0.0 < peak < 1e-100 or 1e100 < peak < torch.inf:
             return row_norms(t_GRF / peak) * peak
-    if t_GRF.is_contiguous():
-        return norms(t_GRF.view(groups * r, width)).view(groups, r)
-    return torch.stack([norms(t_RF) for t_RF in t_GRF]) if groups else torch.empty(0, r, dtype=torch.float64)
+    return norms(t_GRF).view(t_GRF.shape[:2])
 
 
 def row_norms_and_sums(t_GRF: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,30 +41,22 @@ def row_norms_and_sums(t_GRF: Tensor) -> tuple[Tensor, Tensor]:
 
 def project_rows(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor]:
     """Norms (G, R) as of `row_norms`, and t times the probes (G, R, P), float64: of float32 in one pass."""
-    groups, r, width = t_GRF.shape
-    if t_GRF.dtype == torch.float32 and t_GRF.is_contiguous():
-        along, found = project(t_GRF.view(groups * r, width), probes_FP)
-        return found.view(groups, r), along.view(groups, r, probes_FP.shape[1])
-    along_GRP = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
-    norms_GR = along_GRP.new_empty(groups, r)
-    for g, t_RF in enumerate(t_GRF):
-        along_GRP[g], norms_GR[g] = project(t_RF, probes_FP)
-    return norms_GR if t_GRF.dtype == torch.float32 else row_norms(t_GRF), along_GRP
+    norms_GR, along_GRP, _ = _read(t_GRF, [Sums(probes_FP)], [])
+    return norms_GR, along_GRP
 
 
 def read_once(t_GRF: Tensor, probes_FP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Norms (G, R) as of `row_norms`, t times the probes (G, R, P) and sums over the rows (G, F), float64:
-    from one reading where groups are large and float32; small ones are in the caches."""
-    groups, r, width = t_GRF.shape
-    if t_GRF.dtype != torch.float32 or (groups > 1 and r * width < _LARGE):
-        return *project_rows(t_GRF, probes_FP), t_GRF.sum(1, dtype=torch.float64)
-    along = torch.empty(groups, r, probes_FP.shape[1], dtype=torch.float64)
-    norms_GR, sums = along.new_empty(groups, r), along.new_empty(groups, width)
-    ones = along.new_ones(r, 1)
-    for g, t_RF in enumerate(t_GRF):
-        found = survey(t_RF, [Sums(probes_FP)], [Sums(ones)])
-        norms_GR[g], along[g], sums[g] = found.norms, found.along[0], found.down[0][:, 0]
-    return norms_GR, along, sums
+    of float32 in one pass."""
+    ones = torch.ones(t_GRF.shape[1], 1, dtype=torch.float64)
+    norms_GR, along_GRP, found = _read(t_GRF, [Sums(probes_FP)], [Sums(ones)])
+    return norms_GR, along_GRP, found.down[0].squeeze(2)
+
+
+def _read(t_GRF: Tensor, along: list[Sums], down: list[Sums]) -> tuple[Tensor, Tensor, Survey]:
+    found, shape = survey(t_GRF, along, down), t_GRF.shape[:2]
+    norms_GR = found.norms.view(shape) if t_GRF.dtype == torch.float32 else row_norms(t_GRF)
+    return norms_GR, found.along[0].view(*shape, along[0].columns), found
 
 
 @final

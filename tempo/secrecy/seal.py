@@ -232,6 +232,6 @@ def _moments(x_RK: Tensor, picks: Tensor) -> tuple[Tensor, Tensor]:
     for lo, hi in pieces(0, len(picks), x_RK.shape[1]):
         ones = torch.ones(hi - lo, 1, dtype=torch.float64)
         found = survey(x_RK.index_select(0, picks[lo:hi]), down=[Sums(ones)])
-        total += found.down[0].mT
+        total += found.down[0][0].mT
         square += found.squares.sum()
     return total / len(picks), square / max(1, len(picks) * x_RK.shape[1])

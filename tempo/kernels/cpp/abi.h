@@ -1,6 +1,6 @@
 // The C interface of the passes: plain structs, filled by tempo/kernels/native.py, which checks them.
 //
-// Axes: R rows, F features, P probes. All tensors are row-major with unit stride along features.
+// Axes: G groups, R rows, F features, P probes. All tensors are row-major with unit stride along features.
 #pragma once
 #include <cstdint>
 
@@ -43,20 +43,24 @@ struct Transform {
     int32_t source_type, target_type;
 };
 
-// Sums over one axis of a tensor with P vectors of the other; squared: of its squares.
+// Sums over one axis of a tensor with P vectors of the other; squared: of its squares. common: every group has the same
+// P vectors, else each has its own.
 struct Sums {
     const double* with;
     double* out;
-    int32_t probes, squared;
+    int32_t probes, squared, common;
 };
 
-// What the checks need of a tensor, in one pass over it. float64 whatever a is.
-//     along: out[r, p] = sum_f a[r, f] with[p, f],  with (P, F);   norms[r] = ||a[r]||
-//     down:  out[f, p] = sum_r a[r, f] with[r, p],  with (R, P);   squares[f] = sum_r a[r, f]^2
-// Without probes `along` has norms alone, `down` squares alone; null: nothing of the kind.
+// What the checks need of a tensor, in one pass over it. float64 whatever a is. Rows bounds[g] to bounds[g + 1] are
+// those of group g, and the first of them is starts[g] elements from a.
+//     along: out[r, p] = sum_f a[r, f] with[g, p, f],  with (G, P, F);      norms[r] = ||a[r]||
+//     down:  out[g, f, p] = sum_r a[r, f] with[r, p],  with (all rows, P);  squares[g, f] = sum_r a[r, f]^2
+// Common probes are (P, F) along and (rows of a group, P) down. Without probes `along` has norms alone, `down` squares
+// alone; null: nothing of the kind.
 struct Survey {
     const void* a;
-    int64_t rows, width, stride;
+    const int64_t *bounds, *starts;
+    int64_t groups, width, stride;
     const Sums *along, *down;
     int64_t along_count, down_count;
     double *norms, *squares;
@@ -73,6 +77,6 @@ struct Passes {
 }  // extern "C"
 
 // Grows with every change of this file: a library built for another one is not used (native.py).
-constexpr int ABI = 3;
+constexpr int ABI = 4;
 
 constexpr int MAX_BLOCK = 128;

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tempo.bench import crypto, generate, kernels, layers, paper, scale
+from tempo.bench.budget import named
 from tempo.bench.calibrate import SMALL
 from tempo.bench.crew import Crew
 from tempo.bench.figures import draw
@@ -117,10 +118,13 @@ def test_layers(tmp_path: Path) -> None:
 
 
 def test_layers_takes_the_cases_that_are_asked_for() -> None:
-    assert layers.named(layers.CASES, "768 TO 3072") == [LinearCase(25088, 768, 3072)]
-    assert all(isinstance(case, ConvCase) for case in layers.named(layers.CASES, "conv"))
+    assert named(layers.CASES, "768 TO 3072") == [LinearCase(25088, 768, 3072)]
+    assert all(isinstance(case, ConvCase) for case in named(layers.CASES, "conv"))
     with pytest.raises(UsageError, match="linear 256 to 1024"):
         layers.run(replace(layers.FAST, only="transformer"), quietly)
+    assert [case.batch for case in named(paper.CASES, "resnet-50, training, 32 images of 224")] == [32]
+    with pytest.raises(UsageError, match="ViT, 1 block"):
+        paper.run(replace(paper.FAST, only="transformer"), quietly)
 
 
 def test_paper() -> None:

@@ -103,12 +103,13 @@ def test_one_reading_gives_all_that_is_asked_of_it(serve, name, case, asked):
         near(out, of @ sums.probes, of.abs() @ sums.probes.abs(), a.shape[1])
     for sums, out in zip(down, found.down, strict=True):
         of = wide.square() if sums.squared else wide
-        near(out, of.mT @ sums.probes, of.abs().mT @ sums.probes.abs(), a.shape[0])
-    assert (len(found.norms), len(found.squares)) == (a.shape[0] * bool(along), a.shape[1] * bool(down))
+        near(out[0], of.mT @ sums.probes, of.abs().mT @ sums.probes.abs(), a.shape[0])
+    assert found.norms.shape == (a.shape[0] * bool(along),)
+    assert found.squares.shape == (1 * bool(down), a.shape[1])
     if along:
         near(found.norms, wide.square().sum(1).sqrt(), wide.square().sum(1).sqrt(), a.shape[1])
     if down:
-        near(found.squares, wide.square().sum(0), wide.square().sum(0), a.shape[0])
+        near(found.squares[0], wide.square().sum(0), wide.square().sum(0), a.shape[0])
     assert torch.equal(a, before)
 
 
@@ -125,20 +126,20 @@ def test_a_reading_of_many_pieces(serve, name, threads):
         wide = a.double()
         near(found.along[0], wide @ v, wide.abs() @ v.abs(), width)
         near(found.norms, wide.square().sum(1).sqrt(), wide.square().sum(1).sqrt(), width)
-        near(found.down[0], wide.mT @ q, wide.abs().mT @ q.abs(), rows)
-        near(found.down[1], wide.square().mT @ q, wide.square().mT @ q.abs(), rows)
+        near(found.down[0][0], wide.mT @ q, wide.abs().mT @ q.abs(), rows)
+        near(found.down[1][0], wide.square().mT @ q, wide.square().mT @ q.abs(), rows)
         for p, columns in ((2, 2), (3, 1), (0, 1)):  # those that have a loop of their own
             few_v, few_q = v[:, :p], q[:, :columns]
             with serve(name, threads):
                 crossed = survey(a, [Sums(few_v)], [Sums(few_q)])
             near(crossed.along[0], wide @ few_v, wide.abs() @ few_v.abs(), width)
-            near(crossed.down[0], wide.mT @ few_q, wide.abs().mT @ few_q.abs(), rows)
+            near(crossed.down[0][0], wide.mT @ few_q, wide.abs().mT @ few_q.abs(), rows)
             for ours, other, terms in [
                 (crossed.norms, found.norms, width),
                 (crossed.squares, found.squares, rows),
             ]:
                 near(ours, other, other, terms)
-        near(found.squares, wide.square().sum(0), wide.square().sum(0), rows)
+        near(found.squares[0], wide.square().sum(0), wide.square().sum(0), rows)
 
 
 @every_pass
@@ -174,8 +175,8 @@ def test_what_is_not_finite_reaches_every_probe(serve, name, dtype, bad):
             for apart, together in [
                 (out, both.along[0]),
                 (sizes, both.norms),
-                (sums, both.down[0]),
-                (squares, both.squares),
+                (sums, both.down[0][0]),
+                (squares, both.squares[0]),
             ]:
                 assert torch.equal(apart.isfinite(), together.isfinite())
             others_r, others_f = torch.arange(rows) != r, torch.arange(width) != f
