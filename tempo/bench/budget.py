@@ -66,7 +66,7 @@ class Budget:
 def named(cases: Sequence[T], only: str) -> list[T]:
     """Those whose name contains `only`, in either case of letters. Raises UsageError where none does."""
     found = [case for case in cases if only.lower() in str(case).lower()]
-    if not found:
+    if only and not found:
         raise UsageError(f"--only {only!r}: no case is called that. There are: {'; '.join(map(str, cases))}")
     return found
 
