@@ -79,7 +79,7 @@ def _rounded(lowering: Lowering, dtype: torch.dtype, precision: Precision) -> tu
     """Deviations of two operands' roundings below float32, and of a result's. The first are independent
     from entry to entry, so their sum over an inner axis is smaller by the root of the entries that share
     the operand's energy."""
-    form = precision.best(lowering, dtype)
+    form = precision.best(dtype, delicate=lowering.delicate)
     if form.dtype == torch.bfloat16:
         operand, result = BF16_UNIT, BF16_UNIT
     else:

@@ -56,6 +56,12 @@ def plan(
     placement: Annotated[
         PlacementName, typer.Option(help="auto: what is quicker. always: all that may be sent.")
     ] = PlacementName.auto,
+    wire: Annotated[
+        str, typer.Option(help="What operands are sent in, as the session's setting: fp32, bf16.")
+    ] = "fp32",
+    arithmetic: Annotated[
+        str, typer.Option(help="What workers may round them to, as the setting: fp32, tf32, bf16.")
+    ] = "fp32",
     keep: Annotated[list[str] | None, typer.Option(help="Modules that stay, as protect takes them.")] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Figures of another run; measures nothing.")
@@ -122,6 +128,8 @@ def plan(
         gpu_flops_per_second=gpu_flops,
         confidential_slowdown=confidential_slowdown,
     )
+    import torch
+
     from tempo.cli.plan_view import show
     from tempo.config import Config
     from tempo.facade import Session
@@ -137,7 +145,12 @@ def plan(
     from tempo.secrecy.visible import worst
 
     # A session of shares does not place by figures; this plan does.
-    config = Config(scheme=scheme.value, placement="always" if shared else placement.value)
+    config = Config(
+        scheme=scheme.value,
+        placement="always" if shared else placement.value,
+        wire=wire,
+        arithmetic=arithmetic,
+    )
     protect: dict[str, Any] = {"keep": keep or ()}
     machine = Machine.load(calibration) if calibration is not None else None
     network, inputs, size = load(model, batch)
@@ -169,7 +182,8 @@ def plan(
     step_bytes = made.bytes_up + made.bytes_down
     paid = len(machine.workers) if made.offloaded else 0
     if samples is not None:
-        fastest = max(w.flops_per_second["product"] for w in machine.workers)
+        form = config.precision.best(torch.float32, delicate=False)
+        fastest = max(w.rate("product", form) for w in machine.workers)
         options = epoch_costs(
             money,
             samples=samples,
@@ -188,6 +202,8 @@ def plan(
         plan=made,
         scheme=scheme.value,
         inference=inference,
+        wire=wire,
+        arithmetic=arithmetic,
         leakage_class=worst(code for row in made.rows for code in row.visible),
         batch=size,
         samples=samples,
@@ -203,6 +219,8 @@ def plan(
         scheme=scheme.value,
         placement=placement.value,
         inference=inference,
+        wire=wire,
+        arithmetic=arithmetic,
         batch=size,
         calibration=_figures(machine),
         totals=made.totals(),

@@ -87,11 +87,20 @@ def _names(modules: tuple[str, ...]) -> str:
     return first if len(modules) == 1 else f"{first} and {len(modules) - 1} more"
 
 
+def _gflops(rates: dict[str, float]) -> str:
+    """Of the products, in each kind of numbers that was measured."""
+    products = {name: rate for name, rate in rates.items() if name.split(", ")[0] == "product"}
+    return ", ".join(
+        f"{rate / 1e9:.0f} Gflop/s{name.removeprefix('product').replace(', ', ' ')}"
+        for name, rate in products.items()
+    )
+
+
 def _totals(fields: dict[str, Any]) -> Table:
     t, c = fields["totals"], fields["calibration"]
     what = "request" if fields["inference"] else "training step"
     workers = ", ".join(
-        f"{w['name']} {w['flops_per_second']['product'] / 1e9:.0f} Gflop/s, "
+        f"{w['name']} {_gflops(w['flops_per_second'])}, "
         f"up {w['up_bytes_per_second'] / 1e6:.0f} MB/s, down {w['down_bytes_per_second'] / 1e6:.0f} MB/s"
         for w in c["workers"]
     )

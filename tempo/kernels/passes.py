@@ -162,8 +162,30 @@ def survey(
     native = _kernels().native
     if native is None:
         return plain.survey(a, groups, along, down)
+    if _column_major(a) and (a.ndim == 3 or len(groups) == 1):
+        return _turned(a, len(groups), along, down)
     along, down = ([Sums(resolved(s.probes), s.squared) for s in sums] for sums in (along, down))
     return native.survey(_rows(a), groups, along, down, _threads(a))
+
+
+def _turned(a: Tensor, groups: int, along: Sequence[Sums], down: Sequence[Sums]) -> Survey:
+    """Of a that lies in memory by columns: sums along its rows are those down the rows of a^T. To copy it
+    would take twenty times as long."""
+    rows, width = a.shape[-2:]
+    found = survey(
+        a.mT,
+        [
+            s if len(s.probes) == rows else Sums(s.probes.reshape(groups, rows, s.columns), s.squared)
+            for s in down
+        ],
+        [s if s.probes.ndim == 2 else Sums(s.probes.flatten(0, 1), s.squared) for s in along],
+    )
+    return Survey(
+        tuple(out.flatten(0, 1) for out in found.down),
+        found.squares.sqrt_().flatten(),
+        tuple(out.view(groups, width, out.shape[1]) for out in found.along),
+        found.norms.square_().view(groups if down else 0, width),
+    )
 
 
 def project(a_RF: Tensor, v_FP: Tensor, *, squared: bool = False) -> tuple[Tensor, Tensor]:
@@ -210,6 +232,10 @@ def _require_probes(sums: Sums, leading: Sequence[tuple[int, ...]], what: str) -
     if t.dtype != torch.float64 or tuple(t.shape[:-1]) not in leading:
         expected = " or ".join(str((*shape, "P")) for shape in leading)
         raise ValueError(f"probes are float64 {expected} {what}, not {t.dtype} {tuple(t.shape)}")
+
+
+def _column_major(t: Tensor) -> bool:
+    return t.stride(-2) == 1 < t.stride(-1) and min(t.shape) > 0 and t.shape[-1] > 1
 
 
 def _rows(t: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class Facts:
     plan: Plan
     scheme: str
     inference: bool
+    wire: str
+    arithmetic: str
     leakage_class: str
     batch: int
     samples: int | None
@@ -117,7 +119,14 @@ def _speed(f: Facts) -> Criterion:
         "limit_seconds": MARGIN * predicted,
         "margin_share": MARGIN - 1,
     }
-    command = measuring(f.model, batch=f.batch, scheme=f.scheme, inference=f.inference)
+    command = measuring(
+        f.model,
+        batch=f.batch,
+        scheme=f.scheme,
+        inference=f.inference,
+        wire=f.wire,
+        arithmetic=f.arithmetic,
+    )
     measured = next((c.measured_seconds for c in f.comparisons if c.part == "tempo step"), None)
     if measured is None:
         return Criterion("speed", values, command)

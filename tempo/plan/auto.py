@@ -45,7 +45,7 @@ class Auto(Placement):
             if machine is not None and self._machine not in (None, machine):
                 raise UsageError("this session is calibrated already: give the figures before protect")
             if machine is not None:
-                machine.scheme(self._config.scheme)
+                CostModel(machine, self._config, inference=False)  # has all that decisions need, or raises
                 self._machine = machine
             return self._measured(schemes)
 

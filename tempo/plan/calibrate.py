@@ -40,7 +40,9 @@ def calibrate(
     # Whatever mode the caller is in: timings are of plain float32 work.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         say("workers and links")
-        timer = LinkTimer(fleet, ids, probes=config.repetitions, residues=SHARES in names)
+        timer = LinkTimer(
+            fleet, ids, probes=config.repetitions, precision=config.precision, residues=SHARES in names
+        )
         workers, together, overlap = timer.measure()
         say("the TEE's own arithmetic")
         tee = measure_tee()

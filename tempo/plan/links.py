@@ -15,6 +15,7 @@ from statistics import median
 from typing import Final, final
 
 import msgspec
+import torch
 from torch import Tensor
 
 from tempo.errors import IntegrityError, OutsideError
@@ -24,9 +25,10 @@ from tempo.integrity.exact import ExactVerifier
 from tempo.ops import Job, Op, Operand, RingJob, RingOperand, Unverified
 from tempo.ops.ring import MAX_HALVES
 from tempo.plan.fit import non_negative
-from tempo.plan.machine import RING, WorkerFigures
+from tempo.plan.machine import RING, WorkerFigures, rate_name
 from tempo.plan.passes import random_like
 from tempo.secrecy.chinese import residues_of
+from tempo.secrecy.form import FULL, Form, Precision
 from tempo.secrecy.keys import SessionKey
 
 #: Rows and columns of results that are to cost little to send.
@@ -45,7 +47,8 @@ _PAUSE_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    op: Op | None
+    #: Of its rate; None: next to no flops.
+    rate: str | None
     sent: int
     received: int
     flops: int
@@ -54,11 +57,21 @@ class _Sample:
 
 @final
 class LinkTimer:
-    """Jobs of one calibration. ids: names of operands, unique among all of the fleet's. residues: products
-    of shares are timed too."""
+    """Jobs of one calibration. ids: names of operands, unique among all of the fleet's. precision: products
+    are timed in the numbers that it sends, and in float32. residues: products of shares are timed too."""
 
-    def __init__(self, fleet: Fleet, ids: Iterator[int], *, probes: int, residues: bool = False) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        ids: Iterator[int],
+        *,
+        probes: int,
+        precision: Precision = FULL,
+        residues: bool = False,
+    ) -> None:
         self._fleet = fleet
+        best = (precision.best(torch.float32, delicate=delicate) for delicate in (False, True))
+        self._forms = tuple(dict.fromkeys((Form(torch.float32), *best)))
         self._residues = residues
         self._exact = ExactVerifier(SessionKey())
         self._ids = ids
@@ -104,9 +117,10 @@ class LinkTimer:
         for rows, k, n in ((4096, 512, 64), (4096, 64, 512)):
             job = self._job(Op.PRODUCT, rows, k, n)
             sent, received = job.left.nbytes + job.right.nbytes, rows * n * 4
-            samples.append(_Sample(Op.PRODUCT, sent, received, job.flops, self._best(lane, job)))
-        for op in Op:
-            samples += self._compute(lane, op, trip)
+            samples.append(_Sample(Op.PRODUCT.value, sent, received, job.flops, self._best(lane, job)))
+        for form in self._forms:
+            for op in Op:
+                samples += self._compute(lane, op, form, trip)
         figures = _figures(name, samples)
         if not self._residues:
             return figures
@@ -122,18 +136,18 @@ class LinkTimer:
         # What cannot be told from the link's part is bounded by all of it.
         return job.flops / max(seconds - away, seconds / 10)
 
-    def _compute(self, lane: int, op: Op, trip: float) -> list[_Sample]:
+    def _compute(self, lane: int, op: Op, form: Form, trip: float) -> list[_Sample]:
         """Products of operands that the worker holds already."""
         samples: list[_Sample] = []
+        rate = rate_name(op.value, form)
         for inner in _INNER:
-            job = self._long_job(op, inner)
-            held = job.left.nbytes + job.right.nbytes
-            received = _OUTER * _OUTER * 4
+            job = self._long_job(op, inner, form)
+            held, received = job.left.nbytes + job.right.nbytes, job.result_nbytes
             first = self._run(lane, job)
-            samples.append(_Sample(op, held, received, job.flops, first))
+            samples.append(_Sample(rate, held, received, job.flops, first))
             again = self._best(lane, job)
-            samples.append(_Sample(op, 0, received, job.flops, again))
-            if op is Op.PRODUCT:
+            samples.append(_Sample(rate, 0, received, job.flops, again))
+            if rate == Op.PRODUCT.value:
                 self._held[lane] = (job, again)
             if (again > 4 * trip and again > 0.01) or 4 * first > _PATIENCE_S:
                 break
@@ -220,7 +234,7 @@ class LinkTimer:
         """A fresh X (rows, K) and W (N, K)."""
         return Job(op, self._operand(random_like(rows, k)), self._operand(random_like(1, n, k)), (rows,))
 
-    def _long_job(self, op: Op, inner: int) -> Job:
+    def _long_job(self, op: Op, inner: int, form: Form) -> Job:
         """A small result of a long sum; operands are kept."""
         left = {Op.GRAD_W: (inner, _OUTER)}.get(op, (_OUTER, inner))
         right = {Op.PRODUCT: (1, _OUTER, inner), Op.GRAD_X: (1, inner, _OUTER), Op.GRAD_W: (inner, _OUTER)}[
@@ -229,9 +243,10 @@ class LinkTimer:
         rows = (left[0],)
         return Job(
             op,
-            self._operand(random_like(*left), keep=True),
-            self._operand(random_like(*right), keep=True),
+            self._operand(random_like(*left).to(form.dtype), keep=True),
+            self._operand(random_like(*right).to(form.dtype), keep=True),
             rows,
+            form.arithmetic,
         )
 
     def _ring_job(self) -> RingJob:
@@ -252,15 +267,15 @@ class LinkTimer:
 
 
 def _figures(name: str, samples: Sequence[_Sample]) -> WorkerFigures:
-    ops = list(Op)
-    amounts = [(1.0, s.sent, s.received, *(s.flops if s.op is op else 0 for op in ops)) for s in samples]
+    rates = list(dict.fromkeys(s.rate for s in samples if s.rate))
+    amounts = [(1.0, s.sent, s.received, *(s.flops * (s.rate == rate) for rate in rates)) for s in samples]
     trip, up, down, *flop = non_negative(amounts, [s.seconds for s in samples])
     # What cannot be told from nothing is bounded by the largest measurement that has it.
     flops = {
-        op.value: 1 / max(seconds, _LEAST_SECONDS)
+        rate: 1 / max(seconds, _LEAST_SECONDS)
         if seconds
-        else max(s.flops / s.seconds for s in samples if s.op is op)
-        for op, seconds in zip(ops, flop, strict=True)
+        else max(s.flops / s.seconds for s in samples if s.rate == rate)
+        for rate, seconds in zip(rates, flop, strict=True)
     }
     return WorkerFigures(
         name=name,

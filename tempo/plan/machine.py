@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import torch
 
 from tempo.errors import OutsideError, UsageError
 from tempo.kernels.threads import SMALL
+from tempo.ops import Arithmetic, Op
+from tempo.secrecy.form import Form
 
 #: Axes of features up to this length are narrow.
 NARROW: Final = 128
 #: Elements of a pass for which it is given a thread.
 PER_THREAD: Final = 1 << 17
+#: The three products of a step.
+OPS: Final = tuple(op.value for op in Op)
 #: A worker's rate on residues, among its others, where that was measured.
 RING: Final = "ring"
 #: Of the JSON format.
@@ -152,15 +157,29 @@ class WorkerFigures(_Frozen, frozen=True):
     round_trip_seconds: float
     up_bytes_per_second: float
     down_bytes_per_second: float
-    #: By operation: "product", "grad_x", "grad_w", and RING; operands at the worker already.
+    #: By operation: those of OPS, in float32; RING; and those of OPS in other numbers, as `rate_name` calls
+    #: them, where a session sends or allows such. Operands at the worker already.
     flops_per_second: dict[str, float]
 
     def __post_init__(self) -> None:
         _require("round_trip_seconds", self.round_trip_seconds, least=0.0)
         _require("up_bytes_per_second", self.up_bytes_per_second, above=0.0)
         _require("down_bytes_per_second", self.down_bytes_per_second, above=0.0)
-        for op in ("product", "grad_x", "grad_w"):
+        for op in dict.fromkeys((*OPS, *self.flops_per_second)):
             _require(f"flops_per_second[{op}]", self.flops_per_second.get(op, 0.0), above=0.0)
+
+    def rate(self, op: str, form: Form) -> float:
+        """Flops per second of one of OPS. float64 has no figures of its own: half of float32's. Raises
+        UsageError where these numbers were not measured."""
+        if form.dtype == torch.float64:
+            return self.flops_per_second[op] / 2
+        name = rate_name(op, form)
+        if name not in self.flops_per_second:
+            raise UsageError(
+                f"this calibration has no figures of {self.name} for {name}: calibrate again, with --wire or "
+                "--arithmetic as the session will have them"
+            )
+        return self.flops_per_second[name]
 
 
 class Machine(_Frozen, frozen=True):
@@ -235,6 +254,13 @@ class Machine(_Frozen, frozen=True):
             raise UsageError(
                 f"{path} is no calibration of this version: {error}. Make one with tempo plan --save FILE"
             ) from error
+
+
+def rate_name(op: str, form: Form) -> str:
+    """Of a product of operands sent in this form."""
+    if form.dtype == torch.bfloat16:
+        return f"{op}, sent as bfloat16"
+    return op if form.arithmetic is Arithmetic.FP32 else f"{op}, rounded to {form.arithmetic.value}"
 
 
 def is_large(rows: int, k: int, n: int) -> bool:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
+import torch
+
 from tempo.config import Config
 from tempo.plan.machine import Cost, Machine
 from tempo.plan.phases import FLOAT32, Phase, Work
@@ -61,12 +63,17 @@ class OpCost:
 
 @final
 class CostModel:
-    """Costs on one machine under one configuration."""
+    """Costs on one machine under one configuration. Raises UsageError where the machine's figures are of
+    other schemes or numbers."""
 
     def __init__(self, machine: Machine, config: Config, *, inference: bool) -> None:
         self._machine = machine
         self._config = config
         self._passes = machine.scheme(config.scheme)
+        for delicate in (False, True):
+            form = config.precision.best(torch.float32, delicate=delicate)
+            for worker in machine.workers:
+                worker.rate("product", form)
         self._inference = inference
         self._mixes = config.scheme == "mixing"
         self._shared = None
@@ -93,8 +100,8 @@ class CostModel:
         best = op.step_flops / fastest
         g, r, k, n = op.shape
         share = work.largest_share / max(1, r)
-        w_bytes = g * n * k * op.itemsize
-        kept_x = g * r * k * op.itemsize if op.want_w and self._config.key_shift else 0
+        w_bytes = g * n * k * work.sent
+        kept_x = g * r * k * work.sent if op.want_w and self._config.key_shift else 0
         probes = machine.probes * 8
         return OpCost(
             flops=op.step_flops,
@@ -109,9 +116,10 @@ class CostModel:
             law_speedup=law,
             law_share=best / seconds / law if seconds and law else 0.0,
             tee_kept_bytes=(g * r * probes if op.want_w and self._config.key_shift else 0) + w_bytes,
-            tee_working_bytes=2 * g * r * (k + n) * op.itemsize + w_bytes,
+            tee_working_bytes=g * r * (k + n) * (op.itemsize + work.sent) + w_bytes,
             worker_kept_bytes=round(kept_x * share) + w_bytes,
-            worker_working_bytes=round(g * r * share * (k + n) * op.itemsize) + (w_bytes if op.want_w else 0),
+            worker_working_bytes=round(g * r * share * (k + n) * work.sent)
+            + g * n * k * work.received["grad_w"] * op.want_w,
         )
 
     def _of_shares(self, op: Op, both: SharedCost) -> OpCost:
@@ -187,8 +195,8 @@ class CostModel:
                 encode=work.run("encode", rows, x, k),
                 # With the witness for dW, from one reading.
                 expect=work.run("check", rows, x, k) + work.run("check", g * n, w_elements, k),
-                up=(x + round(once * w_elements) * (worker not in told)) * work.op.itemsize,
-                jobs=[("product", 2 * g * count * k * n, y * work.op.itemsize)],
+                up=x + round(once * w_elements) * (worker not in told),
+                jobs=[("product", 2 * g * count * k * n, y)],
                 check=work.run("check", rows, y, n),
                 decode=work.run("decode", rows, y, n),
             )
@@ -227,7 +235,7 @@ class CostModel:
     ) -> None:
         """Pieces that send dY' for these gradients; under fresh keys with W' for dX and X' for dW."""
         g, _, k, n = work.op.shape
-        itemsize, w_elements, fresh = work.op.itemsize, g * n * k, not self._config.key_shift
+        w_elements, fresh = g * n * k, not self._config.key_shift
         told: set[int] = set()  # workers that have the fresh W'
         for worker, count in pieces:
             rows, x, y = g * count, g * count * k, g * count * n
@@ -241,14 +249,14 @@ class CostModel:
             expect += sent_x * work.run("check", rows, x, k)
             check = want_w * work.run("check", g * n, w_elements, k)
             check += want_x * work.run("check", rows, x, k)
-            jobs = [("grad_w", flops, w_elements * itemsize)] * want_w
-            jobs += [("grad_x", flops, x * itemsize)] * want_x
+            jobs = [("grad_w", flops, w_elements)] * want_w
+            jobs += [("grad_x", flops, x)] * want_x
             phase.piece(
                 worker,
                 keys=work.run("keys", rows, 0, n),
                 encode=work.run("encode", rows, y, n) + sent_x * work.run("encode", rows, x, k),
                 expect=expect,
-                up=(y + sent_x * x + sent_w * w_elements) * itemsize,
+                up=y + sent_x * x + sent_w * w_elements,
                 jobs=jobs,
                 check=check,
                 decode=want_x * work.run("decode", rows, x, k),

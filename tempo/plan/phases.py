@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Final, final
 
+import torch
+
 from tempo.chunks import cut
 from tempo.config import Config
+from tempo.ops import Op as Kind
+from tempo.ops import result_dtype
 from tempo.plan.machine import Cost, Machine, Pass, Passes, WorkerFigures, is_alone, is_large
 from tempo.plan.pipeline import Piece, elapsed
 from tempo.plan.trace import Op
@@ -31,7 +35,17 @@ class Work:
         self._maps = machine.lowerings.get(op.operation)
         self._large = is_large(r, k, n)
         self._scale = op.itemsize / FLOAT32
-        speeds = [1 / _away(op, worker, g * r) for worker in machine.workers]
+        #: In which numbers operands cross the boundary, where rows are even enough for them.
+        self.form = config.precision.best(
+            torch.float32 if op.itemsize == FLOAT32 else torch.float64, delicate=op.delicate
+        )
+        #: Bytes of an entry that is sent, and of one of the result of each product.
+        self.sent = self.form.dtype.itemsize
+        self.received = {
+            kind.value: result_dtype(kind, self.form.dtype, self.form.dtype, self.form.arithmetic).itemsize
+            for kind in Kind
+        }
+        speeds = [1 / self._away(worker, g * r) for worker in machine.workers]
         fastest = max(speeds)
         # In quarters, as Fleet.speeds; no shard below the smallest that is sent.
         speeds = [max(1, round(4 * speed / fastest)) / 4 for speed in speeds]
@@ -62,6 +76,13 @@ class Work:
         alone = name not in _DRAWN and is_alone(elements)
         cost = pass_.at(width, large=self._large and not alone)
         return self._scale * cost.of(groups=self.op.shape[0], rows=rows, elements=elements)
+
+    def _away(self, worker: WorkerFigures, rows: int) -> float:
+        """Seconds that all rows of a product would take on one worker: what the fleet knows of its speed."""
+        _, _, k, n = self.op.shape
+        up, down = rows * k * self.sent, rows * n * self.received["product"]
+        moved = up / worker.up_bytes_per_second + down / worker.down_bytes_per_second
+        return worker.round_trip_seconds + moved + 2 * rows * k * n / worker.rate("product", self.form)
 
     def map(self, name: str, elements: float) -> float:
         if self._maps is None:
@@ -102,17 +123,17 @@ class Phase:
         check: float,
         decode: float,
     ) -> None:
-        """jobs: (operation, flops, bytes of the result) of each."""
-        figures = self._work.machine.workers[worker]
-        together = self._work.machine.together
-        down = sum(received for _, _, received in jobs)
+        """up: entries that are sent. jobs: (operation, flops, entries of the result) of each."""
+        work = self._work
+        figures, together = work.machine.workers[worker], work.machine.together
+        up *= work.sent
+        down = sum(entries * work.received[op] for op, _, entries in jobs)
         link = (
             len(jobs) * figures.round_trip_seconds
             + up / figures.up_bytes_per_second
             + down / figures.down_bytes_per_second
         )
-        compute = sum(flops / figures.flops_per_second[op] for op, flops, _ in jobs)
-        compute *= self._work.op.itemsize / FLOAT32
+        compute = sum(flops / figures.rate(op, work.form) for op, flops, _ in jobs)
         # Workers that share cores, or a link, slow each other down.
         link, compute = link / together, compute / together
         self._add(keys=keys, encode=encode, check=expect + check, decode=decode)
@@ -144,10 +165,3 @@ class Phase:
     def close(self, overlap: float) -> Phase:
         self.seconds = self._alone + elapsed(self._pieces, self._after, overlap)
         return self
-
-
-def _away(op: Op, worker: WorkerFigures, rows: int) -> float:
-    """Seconds that all rows of a product would take on one worker: what the fleet knows of its speed."""
-    _, _, k, n = op.shape
-    moved = rows * op.itemsize * (k / worker.up_bytes_per_second + n / worker.down_bytes_per_second)
-    return worker.round_trip_seconds + moved + 2 * rows * k * n / worker.flops_per_second["product"]

@@ -41,6 +41,8 @@ class Op:
     operation: str
     shape: tuple[int, int, int, int]
     itemsize: int
+    #: Its lowering amplifies errors: it is sent in finer numbers than the session allows.
+    delicate: bool
     #: Of the layer computed directly: forward, and one gradient.
     flops: int
     want_x: bool
@@ -111,6 +113,7 @@ def op_of(candidate: Candidate, *, shared: bool) -> Op:
         operation=candidate.lowering.name,
         shape=(s.groups, s.rows, s.k, s.n),
         itemsize=candidate.dtype.itemsize,
+        delicate=candidate.lowering.delicate,
         flops=candidate.lowering.flops,
         want_x=candidate.want_x,
         want_w=candidate.want_w,

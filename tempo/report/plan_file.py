@@ -100,6 +100,8 @@ class PlanFile(Frozen, frozen=True):
     measured: list[Compared]
     money: list[CostRow]
     calibration: dict[str, Any]
+    wire: str = "fp32"
+    arithmetic: str = "fp32"
     machine: dict[str, Any] = field(default_factory=dict)
     commit: str | None = None
     break_even: list[EvenRow] = field(default_factory=list)

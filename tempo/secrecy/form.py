@@ -56,15 +56,15 @@ class Precision:
 
     def rows(self, lowering: Lowering, norms_GR: Tensor, sent: Selection, dtype: torch.dtype) -> Form:
         """For X or dY of which the rows `sent` go out. norms_GR: of all rows. dtype: of the operand."""
-        best = self.best(lowering, dtype)
+        best = self.best(dtype, delicate=lowering.delicate)
         full = Form(dtype)
         return best if best == full or even(norms_GR, sent) else full
 
-    def best(self, lowering: Lowering, dtype: torch.dtype) -> Form:
-        """For the most even of rows."""
+    def best(self, dtype: torch.dtype, *, delicate: bool) -> Form:
+        """For the most even of rows. delicate: the layer's maps amplify errors."""
         if dtype != torch.float32:
             return Form(dtype)
-        if not lowering.delicate:
+        if not delicate:
             # What is sent as bfloat16 is multiplied as sent.
             return Form(self.wire) if self.wire != dtype else Form(dtype, self.arithmetic)
         coarse = self.arithmetic is not Arithmetic.FP32 and self.wire == dtype

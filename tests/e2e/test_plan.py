@@ -15,6 +15,7 @@ from tempo.config import Config
 from tempo.errors import UsageError
 from tempo.nn.placement import NEVER
 from tempo.plan import Machine, trace
+from tempo.plan.machine import OPS
 from tempo.plan.model import CostModel
 from tempo.plan.phases import Work
 
@@ -32,6 +33,15 @@ def figures(measured, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "machine.json"
     measured.save(path)
     return path
+
+
+def also_bfloat16(machine: Machine) -> Machine:
+    """The same machine, whose workers are four times as fast with operands sent as bfloat16."""
+    fields = msgspec.to_builtins(machine)
+    for worker in fields["workers"]:
+        rates = worker["flops_per_second"]
+        rates |= {f"{op}, sent as bfloat16": 4 * rates[op] for op in OPS}
+    return msgspec.convert(fields, Machine)
 
 
 def faster(machine: Machine, times: float) -> Machine:
@@ -85,6 +95,22 @@ def test_calibration_is_plausible(measured):
         assert each.of(groups=1, rows=0, elements=1 << 20) > (1 << 20) * copy / 4
 
 
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({"wire": "bf16"}, {"", ", sent as bfloat16"}),
+        ({"arithmetic": "bf16"}, {"", ", rounded to bf16", ", rounded to tf32"}),  # delicate layers: TF32
+    ],
+)
+def test_workers_are_measured_in_the_numbers_of_the_session(measured, options, kinds):
+    with Session("cpu", **options) as session:
+        with pytest.raises(UsageError, match="--wire or --arithmetic"):
+            session.calibrate(measured)
+        (worker,) = session.calibrate().workers
+    assert set(worker.flops_per_second) == {op + kind for op in OPS for kind in kinds}
+    assert all(1e8 < rate < 1e15 for rate in worker.flops_per_second.values())
+
+
 def test_calibration_leaves_the_users_generator_alone():
     torch.manual_seed(7)
     state = torch.get_rng_state()
@@ -109,12 +135,14 @@ def test_figures_are_taken_once(measured):
 # ---- bytes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wire", ["fp32", "bf16"])
 @pytest.mark.parametrize("key_shift", [True, False])
 @pytest.mark.parametrize("shape", [(16384, 512, 512), (12000, 640, 768)])
-def test_bytes_planned_are_bytes_sent(measured, shape, key_shift):
+def test_bytes_planned_are_bytes_sent(measured, shape, key_shift, wire):
     """Rows in several chunks; what is sent beyond operands is a few hundred bytes a job."""
     rows, k, n = shape
-    config = Config(key_shift=key_shift)
+    config = Config(key_shift=key_shift, wire=wire)
+    measured = also_bfloat16(measured)
     layer = nn.Linear(k, n, bias=False)
     x = torch.randn(rows, k, requires_grad=True)
     found = trace(nn.Sequential(layer, nn.Tanh()), x, config)
@@ -314,6 +342,24 @@ def test_a_plan_as_json(figures, tmp_path, monkeypatch, capsys):
     assert "operations of mlp:128x3" in printed.err
 
 
+def test_a_plan_in_other_numbers(measured, figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    also_bfloat16(measured).save("both.json")
+    argv = ["plan", "mlp:256x3", "--batch", "4096", "--placement", "always", "--samples", "4096", "--json"]
+    found = []
+    for options in (["--calibration", "both.json"], ["--calibration", "both.json", "--wire", "bf16"]):
+        assert cli.run([*argv, *options, "--gpu-per-hour", "2"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    single, half = found
+    assert [(each["wire"], each["arithmetic"]) for each in found] == [("fp32", "fp32"), ("bf16", "fp32")]
+    assert half["totals"]["bytes_up"] == single["totals"]["bytes_up"] / 2
+    gpu = [next(row for row in each["money"] if row["option"] == "unprotected-gpu") for each in found]
+    assert gpu[0]["cost"] == pytest.approx(4 * gpu[1]["cost"])
+    assert "--wire bf16" in " ".join(str(c["command"]) for s in half["adoption"] for c in s["criteria"])
+    assert cli.run([*argv, "--calibration", str(figures), "--wire", "bf16"]) == 2
+    assert "calibrate again" in capsys.readouterr().err
+
+
 def test_a_plan_as_tables(figures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
@@ -357,6 +403,9 @@ def test_prediction_beside_measurement(figures, tmp_path, monkeypatch, capsys):
         (["mlp:64x1", "--tee-per-hour", "-1"], 2, "0 or more"),
         (["mlp:64x1", "--workers", "gpu"], 2, "names no worker"),
         (["mlp:64x1", "--scheme", "none"], 2, ""),
+        (["mlp:64x1", "--wire", "fp8"], 2, "expected one of fp32, bf16"),
+        (["mlp:64x1", "--wire", "bf16", "--arithmetic", "tf32"], 2, "leave arithmetic out"),
+        (["mlp:64x1", "--scheme", "shares", "--wire", "bf16"], 2, "wire"),
         (["mlp:64x1", "--batch", "0"], 2, ""),
         (["mlp:64x1", "--cert", "x.pem"], 2, "given together"),
         ([], 2, ""),

@@ -63,7 +63,16 @@ def prediction(plan: PlanFile) -> Section:
         heads = (ws.PART, w.PREDICTION, w.MEASUREMENT, w.RATIO)
         blocks.append(Table(w.COMPARED, heads, compared, frozenset({1, 2, 3})))
     else:
-        ask = [measuring(plan.model, batch=plan.batch, scheme=plan.scheme, inference=plan.inference)]
+        ask = [
+            measuring(
+                plan.model,
+                batch=plan.batch,
+                scheme=plan.scheme,
+                inference=plan.inference,
+                wire=plan.wire,
+                arithmetic=plan.arithmetic,
+            )
+        ]
         blocks.append(Missing(w.NOT_YET, common.WOULD_MEASURE, ask))
     return Section("time", w.TIME, blocks)
 

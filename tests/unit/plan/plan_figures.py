@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tempo.plan.machine import MAPS, VERSION, Cost, Machine, Map, Pass, Passes, Plain, Tee, WorkerFigures
+from tempo.plan.machine import MAPS, OPS, VERSION, Cost, Machine, Map, Pass, Passes, Plain, Tee, WorkerFigures
 from tempo.plan.trace import Op
 
 
@@ -24,13 +24,16 @@ def passes(*, encode=5e-9, decode=4e-9, check=1e-9, **others):
     )
 
 
-def worker(name="w0", *, trip=0.0, up=1e9, down=1e9, flops=1e12):
+def worker(name="w0", *, trip=0.0, up=1e9, down=1e9, flops=1e12, others=None):
+    """others: flop/s in other numbers, by what follows the operation in their names."""
     return WorkerFigures(
         name=name,
         round_trip_seconds=trip,
         up_bytes_per_second=up,
         down_bytes_per_second=down,
-        flops_per_second={"product": flops, "grad_x": flops, "grad_w": flops},
+        flops_per_second={
+            op + kind: rate for kind, rate in {"": flops, **(others or {})}.items() for op in OPS
+        },
     )
 
 
@@ -59,7 +62,13 @@ def machine(*, workers=None, scheme=None, overlap=0.0, together=1.0, flops=1e11,
 
 
 def op(rows=1000, k=200, n=300, *, groups=1, want_x=True, want_w=True, operation="linear", **others):
-    settings = {"itemsize": 4, "weight_shared": False, "weight_computed": False, "module": "layer"}
+    settings = {
+        "itemsize": 4,
+        "delicate": False,
+        "weight_shared": False,
+        "weight_computed": False,
+        "module": "layer",
+    }
     return Op(
         operation=operation,
         shape=(groups, rows, k, n),

@@ -90,6 +90,8 @@ def facts(**changes):
         "plan": plan,
         "scheme": "mixing",
         "inference": False,
+        "wire": "fp32",
+        "arithmetic": "fp32",
         "leakage_class": "invariants",
         "batch": 10,
         "samples": STEPS * 10,
@@ -135,6 +137,13 @@ def test_limits_are_the_users_own_figures():
 )
 def test_the_command_measures_what_was_planned(scheme, inference, command):
     assert criteria(scheme=scheme, inference=inference)["speed"].command == command
+
+
+def test_the_command_measures_in_the_numbers_that_were_planned():
+    command = "tempo plan m --batch 10 --scheme mixing --wire bf16 --measure"
+    assert criteria(wire="bf16")["speed"].command == command
+    command = "tempo plan m --batch 10 --scheme mixing --inference --arithmetic tf32 --measure"
+    assert criteria(arithmetic="tf32", inference=True)["speed"].command == command
 
 
 def test_what_the_plan_can_tell_is_told():

@@ -10,6 +10,7 @@ from plan_figures import cost, machine, op, passes, worker
 
 import tempo
 from tempo.config import Config
+from tempo.errors import UsageError
 from tempo.lowering import lower_linear
 from tempo.plan.machine import Pass
 from tempo.plan.model import CostModel
@@ -186,6 +187,51 @@ def test_float64_is_twice_of_everything():
     assert double.bytes_up == 2 * single.bytes_up
     assert double.master_total_seconds == pytest.approx(2 * single.master_total_seconds)
     assert double.tee_seconds == pytest.approx(2 * single.tee_seconds)
+
+
+# ---- other numbers ---------------------------------------------------------------------------------------
+
+
+def coarse():
+    kinds = {", sent as bfloat16": 8e12, ", rounded to tf32": 4e12, ", rounded to bf16": 6e12}
+    return machine(workers=[worker(others=kinds)])
+
+
+def test_sent_as_bfloat16_half_of_the_bytes_but_for_dw():
+    single, half = of(op(), coarse()), of(op(), coarse(), wire="bf16")
+    assert half.bytes_up == single.bytes_up / 2
+    assert half.bytes_down == 2 * (Y + X) + 4 * W
+    assert half.link_seconds == pytest.approx((half.bytes_up + half.bytes_down) / 1e9)
+    assert half.worker_seconds == pytest.approx(half.flops / 8e12)
+    assert half.worker_kept_bytes == 2 * (X + W)
+    assert half.worker_working_bytes == 2 * (X + Y) + 4 * W
+    assert half.tee_kept_bytes == 1000 * 2 * 8 + 2 * W
+    # The TEE's own arithmetic, and the passes, are those of float32.
+    assert (half.tee_seconds, half.master_seconds) == (single.tee_seconds, single.master_seconds)
+
+
+@pytest.mark.parametrize(("arithmetic", "rate"), [("tf32", 4e12), ("bf16", 6e12)])
+def test_rounded_at_the_worker_the_same_bytes_and_its_rate(arithmetic, rate):
+    single, coarser = of(op(), coarse()), of(op(), coarse(), arithmetic=arithmetic)
+    assert (coarser.bytes_up, coarser.bytes_down) == (single.bytes_up, single.bytes_down)
+    assert coarser.worker_seconds == pytest.approx(coarser.flops / rate)
+
+
+def test_delicate_layers_are_sent_in_finer_numbers():
+    fine, single = op(delicate=True), of(op(), coarse())
+    for options, rate in (({"wire": "bf16"}, 1e12), ({"arithmetic": "bf16"}, 4e12)):
+        cost = of(fine, coarse(), **options)
+        assert cost.bytes_up == single.bytes_up
+        assert cost.worker_seconds == pytest.approx(cost.flops / rate)
+    double = of(op(itemsize=8), coarse(), wire="bf16")
+    assert double.bytes_up == 2 * single.bytes_up
+    assert double.worker_seconds == pytest.approx(double.flops / 1e12 * 2)
+
+
+@pytest.mark.parametrize("options", [{"wire": "bf16"}, {"arithmetic": "tf32"}])
+def test_numbers_that_were_not_measured_are_asked_for(options):
+    with pytest.raises(UsageError, match=r"calibrate again, with --wire or --arithmetic"):
+        of(op(), machine(), **options)
 
 
 # ---- the law ---------------------------------------------------------------------------------------------
