@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SMALL_IMAGE = 64
+#: Pixels a side of images that models take at full size.
+SMALL_IMAGE = 64
 
 
 @final
@@ -48,7 +49,7 @@ class ResNet(nn.Module):
 
     def __init__(self, image: int, classes: int, blocks: tuple[int, ...], width: int) -> None:
         super().__init__()
-        small = image <= _SMALL_IMAGE
+        small = image <= SMALL_IMAGE
         kernel, stride = (3, 1) if small else (7, 2)
         self.stem = nn.Conv2d(3, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
@@ -92,7 +93,7 @@ class EncoderBlock(nn.Module):
 class VisionTransformer(nn.Module):
     def __init__(self, image: int, classes: int, depth: int, width: int, heads: int) -> None:
         super().__init__()
-        patch = 4 if image <= _SMALL_IMAGE else 16
+        patch = 4 if image <= SMALL_IMAGE else 16
         self.patches = nn.Conv2d(3, width, patch, stride=patch)
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.position = nn.Parameter(0.02 * torch.randn(1, (image // patch) ** 2 + 1, width))

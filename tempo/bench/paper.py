@@ -23,7 +23,7 @@ from tempo.bench.baselines import Step, tee_only, whole_on_device
 from tempo.bench.budget import Budget, named
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
-from tempo.bench.models import MODELS
+from tempo.bench.models import MODELS, SMALL_IMAGE
 from tempo.bench.passes import memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
@@ -249,10 +249,10 @@ def _least_estimate(case: Case, known: Constants) -> float:
 
 def _memory(case: Case) -> float:
     """Bytes of activations of a step and of their encodings, roughly and rather too many."""
-    per_image = {"ResNet-50": 40e6, "ViT-B/16": 60e6}.get(case.model, 4e6)
-    return 2e9 + 3 * per_image * (case.image / 32) ** 2 * case.batch * (1.0 if case.trains else 0.3) / (
-        1 if case.model != "ViT-B/16" or case.image == 32 else 16
-    )
+    per_image = {"ResNet-50": 40e6, "ViT-B/16": 60e6}.get(case.model, 4e6) * (case.image / 32) ** 2
+    if case.image > SMALL_IMAGE:
+        per_image /= 16  # a stem of stride 4 in all; patches of 16 pixels, not 4
+    return 2e9 + 3 * per_image * case.batch * (1.0 if case.trains else 0.3)
 
 
 def _available() -> float:
