@@ -21,6 +21,7 @@ from tempo.bench.budget import Budget, named
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.clear import unprotected
 from tempo.bench.crew import Crew
+from tempo.bench.models import channels_last
 from tempo.bench.passes import guess_memcpys, memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
@@ -77,9 +78,9 @@ class ConvCase:
 
     def build(self) -> tuple[nn.Module, Tensor, Lowering]:
         c = self.channels
-        module = nn.Conv2d(c, c, 3, padding=1, bias=False)
         lowering = lower_conv(self.shape, (c, c, 3, 3), padding=1, smallest=Config().min_size)
-        return module, torch.randn(self.shape), lowering
+        conv = nn.Conv2d(c, c, 3, padding=1, bias=False)
+        return *channels_last(conv, torch.randn(self.shape)), lowering
 
 
 Case = LinearCase | ConvCase

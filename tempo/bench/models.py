@@ -107,6 +107,13 @@ class VisionTransformer(nn.Module):
         return cast(Tensor, self.head(self.norm(self.blocks(x))[:, 0]))
 
 
+def channels_last(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """Both in the layout that convolutions are quickest in, on CPUs and on GPUs: a baseline in another one
+    would flatter Tempo."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its annotations
+    return module, x.contiguous(memory_format=torch.channels_last)
+
+
 def resnet50(image: int, classes: int = 10) -> nn.Module:
     return ResNet(image, classes, (3, 4, 6, 3), 64)
 

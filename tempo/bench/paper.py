@@ -23,7 +23,7 @@ from tempo.bench.baselines import Step, tee_only, whole_on_device
 from tempo.bench.budget import Budget, named
 from tempo.bench.calibrate import SMALL, Sizes, constants
 from tempo.bench.crew import Crew
-from tempo.bench.models import MODELS, SMALL_IMAGE
+from tempo.bench.models import MODELS, SMALL_IMAGE, channels_last
 from tempo.bench.passes import memcpys_per_element
 from tempo.bench.protected import Bench
 from tempo.bench.result import STEP_FIELDS, Result
@@ -197,8 +197,8 @@ class _Suite:
 
 def build(case: Case, images: ImageSet | None) -> Step:
     torch.manual_seed(0)
-    model = MODELS[case.model](case.image).train(case.trains)
     x, labels = _batch(case, images)
+    model, x = channels_last(MODELS[case.model](case.image).train(case.trains), x)
     return Step(model, x, loss=(lambda y: F.cross_entropy(y, labels)) if case.trains else None)
 
 
