@@ -37,16 +37,16 @@ class BuildPasses(build_ext):
             macros, flags = [("TEMPO_ISA", name)], FLAGS + SETS[name]
             return self.compiler.compile([str(CPP / "passes.cpp")], folder, macros, extra_postargs=flags)
 
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for older in target.parent.glob("_passes*.so"):
+            older.unlink()  # first: what fails to compile leaves nothing that looks like it
         common = [str(CPP / "dispatch.cpp"), str(CPP / "ranking.cpp")]
         with ThreadPoolExecutor() as pool:
             sets = [pool.submit(compile_set, name) for name in SETS]
             objects = self.compiler.compile(common, self.build_temp, extra_postargs=FLAGS)
             for compiled in sets:
                 objects += compiled.result()
-        target = Path(self.get_ext_fullpath(ext.name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for older in target.parent.glob("_passes*.so"):
-            older.unlink()  # under another Python's name it would be found first
         self.compiler.link_shared_object(
             objects, str(target), extra_postargs=["-fopenmp", "-s"], target_lang="c++"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Final, final
 
@@ -24,9 +23,9 @@ from tempo.integrity import Verifier
 from tempo.integrity.exact import ExactVerifier
 from tempo.ops import Job, Op, Operand, RingJob, RingOperand, Unverified
 from tempo.ops.ring import MAX_HALVES
-from tempo.plan.fit import non_negative
 from tempo.plan.machine import RING, WorkerFigures, rate_name
 from tempo.plan.passes import random_like
+from tempo.plan.samples import Sample, figures_of
 from tempo.secrecy.chinese import residues_of
 from tempo.secrecy.form import FULL, Form, Precision
 from tempo.secrecy.keys import SessionKey
@@ -36,23 +35,13 @@ _OUTER: Final = 512
 #: Inner lengths tried, until computing takes longer than all else.
 _INNER: Final = (1024, 4096, 16384)
 _RING_INNER: Final = 1024
-#: Bytes and flops that cost less than this are lost in a measurement.
-_LEAST_SECONDS: Final = 1e-15
+#: Of a product that is not timed.
+_FIRST: Final = 64
 #: Seconds an operand of the next inner length may take to send.
 _PATIENCE_S: Final = 1.0
 #: Tries until every worker answers for itself, and the pause between two.
 _MEETINGS: Final = 20
 _PAUSE_S: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    #: Of its rate; None: next to no flops.
-    rate: str | None
-    sent: int
-    received: int
-    flops: int
-    seconds: float
 
 
 @final
@@ -110,18 +99,16 @@ class LinkTimer:
     def _worker(self, lane: int, name: str) -> WorkerFigures:
         self._names[lane] = name
         tiny = self._job(Op.PRODUCT, 64, 64, 64)
-        samples = [
-            _Sample(None, tiny.left.nbytes + tiny.right.nbytes, 64 * 64 * 4, 0, self._best(lane, tiny))
-        ]
+        samples = [Sample(None, tiny.left.nbytes + tiny.right.nbytes, 64 * 64 * 4, 0, self._best(lane, tiny))]
         trip = samples[0].seconds
         for rows, k, n in ((4096, 512, 64), (4096, 64, 512)):
             job = self._job(Op.PRODUCT, rows, k, n)
             sent, received = job.left.nbytes + job.right.nbytes, rows * n * 4
-            samples.append(_Sample(Op.PRODUCT.value, sent, received, job.flops, self._best(lane, job)))
+            samples.append(Sample(Op.PRODUCT.value, sent, received, job.flops, self._best(lane, job)))
         for form in self._forms:
             for op in Op:
                 samples += self._compute(lane, op, form, trip)
-        figures = _figures(name, samples)
+        figures = figures_of(name, samples)
         if not self._residues:
             return figures
         rates = {**figures.flops_per_second, RING: self._ring(lane, figures)}
@@ -136,17 +123,18 @@ class LinkTimer:
         # What cannot be told from the link's part is bounded by all of it.
         return job.flops / max(seconds - away, seconds / 10)
 
-    def _compute(self, lane: int, op: Op, form: Form, trip: float) -> list[_Sample]:
+    def _compute(self, lane: int, op: Op, form: Form, trip: float) -> list[Sample]:
         """Products of operands that the worker holds already."""
-        samples: list[_Sample] = []
+        samples: list[Sample] = []
         rate = rate_name(op.value, form)
+        self._run(lane, self._long_job(op, _FIRST, form))  # what starts with the first product of a kind
         for inner in _INNER:
             job = self._long_job(op, inner, form)
             held, received = job.left.nbytes + job.right.nbytes, job.result_nbytes
             first = self._run(lane, job)
-            samples.append(_Sample(rate, held, received, job.flops, first))
+            samples.append(Sample(rate, held, received, job.flops, first))
             again = self._best(lane, job)
-            samples.append(_Sample(rate, 0, received, job.flops, again))
+            samples.append(Sample(rate, 0, received, job.flops, again))
             if rate == Op.PRODUCT.value:
                 self._held[lane] = (job, again)
             if (again > 4 * trip and again > 0.01) or 4 * first > _PATIENCE_S:
@@ -264,26 +252,6 @@ class LinkTimer:
         number = next(self._ids)
         self._used += [number] * keep
         return Operand(number, tuple(tensor.shape), tensor.dtype, tensor, keep)
-
-
-def _figures(name: str, samples: Sequence[_Sample]) -> WorkerFigures:
-    rates = list(dict.fromkeys(s.rate for s in samples if s.rate))
-    amounts = [(1.0, s.sent, s.received, *(s.flops * (s.rate == rate) for rate in rates)) for s in samples]
-    trip, up, down, *flop = non_negative(amounts, [s.seconds for s in samples])
-    # What cannot be told from nothing is bounded by the largest measurement that has it.
-    flops = {
-        rate: 1 / max(seconds, _LEAST_SECONDS)
-        if seconds
-        else max(s.flops / s.seconds for s in samples if s.rate == rate)
-        for rate, seconds in zip(rates, flop, strict=True)
-    }
-    return WorkerFigures(
-        name=name,
-        round_trip_seconds=trip,
-        up_bytes_per_second=1 / up if up else max(s.sent / s.seconds for s in samples),
-        down_bytes_per_second=1 / down if down else max(s.received / s.seconds for s in samples),
-        flops_per_second=flops,
-    )
 
 
 def _last(done: Sequence[Done[tuple[float, float]]]) -> float:

@@ -176,8 +176,8 @@ class WorkerFigures(_Frozen, frozen=True):
         name = rate_name(op, form)
         if name not in self.flops_per_second:
             raise UsageError(
-                f"this calibration has no figures of {self.name} for {name}: calibrate again, with --wire or "
-                "--arithmetic as the session will have them"
+                f"this calibration has no figures of {self.name} for {name}: calibrate again under the wire "
+                "and arithmetic of the session (tempo plan --wire, --arithmetic)"
             )
         return self.flops_per_second[name]
 

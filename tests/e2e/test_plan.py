@@ -104,7 +104,7 @@ def test_calibration_is_plausible(measured):
 )
 def test_workers_are_measured_in_the_numbers_of_the_session(measured, options, kinds):
     with Session("cpu", **options) as session:
-        with pytest.raises(UsageError, match="--wire or --arithmetic"):
+        with pytest.raises(UsageError, match="under the wire and arithmetic of the session"):
             session.calibrate(measured)
         (worker,) = session.calibrate().workers
     assert set(worker.flops_per_second) == {op + kind for op in OPS for kind in kinds}

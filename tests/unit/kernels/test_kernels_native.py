@@ -31,6 +31,12 @@ def available():
     return found
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_where_there_is_a_compiler_there_are_native_passes():
+    """Else all tests of them would be left out without a word."""
+    assert "portable" in available()
+
+
 needs_native = pytest.mark.skipif(not available(), reason="the native passes are not built here")
 
 

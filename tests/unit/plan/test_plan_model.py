@@ -230,7 +230,7 @@ def test_delicate_layers_are_sent_in_finer_numbers():
 
 @pytest.mark.parametrize("options", [{"wire": "bf16"}, {"arithmetic": "tf32"}])
 def test_numbers_that_were_not_measured_are_asked_for(options):
-    with pytest.raises(UsageError, match=r"calibrate again, with --wire or --arithmetic"):
+    with pytest.raises(UsageError, match="calibrate again under the wire and arithmetic"):
         of(op(), machine(), **options)
 
 
