@@ -31,16 +31,15 @@ class Sample:
 
 def figures_of(name: str, samples: Sequence[Sample]) -> WorkerFigures:
     """By least squares of the relative errors. samples: some of each of OPS at least."""
-    # The link and float32 first: then each other kind of numbers is one unknown more.
+    # The link and float32 first: then each other kind of numbers is one unknown, told by its longest product.
     base = [s for s in samples if s.rate is None or s.rate in OPS]
     amounts = [(1.0, s.sent, s.received, *(s.flops * (s.rate == op) for op in OPS)) for s in base]
     trip, up, down, *flop = non_negative(amounts, [s.seconds for s in base])
     known = dict(zip(OPS, flop, strict=True))
     for rate in dict.fromkeys(s.rate for s in samples if s.rate and s.rate not in OPS):
-        mine = [s for s in samples if s.rate == rate]
+        s = max((s for s in samples if s.rate == rate and not s.sent), key=lambda s: s.flops)
         # What cannot be told from the link's part is bounded by a tenth of all.
-        rest = [max(s.seconds - trip - s.sent * up - s.received * down, s.seconds / 10) for s in mine]
-        (known[rate],) = non_negative([(s.flops,) for s in mine], rest)
+        known[rate] = max(s.seconds - trip - s.received * down, s.seconds / 10) / s.flops
     # What cannot be told from nothing is bounded by the largest measurement that has it.
     flops = {
         rate: 1 / max(seconds, _LEAST_SECONDS)
