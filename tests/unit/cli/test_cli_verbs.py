@@ -31,7 +31,8 @@ OPTIONS = {
     "doctor": ["--workers", "--cert", "--key", "--ca", "--crl", "--config", "--json"],
     "log": [],  # a group: tests/unit/cli/test_cli_log.py
     "plan": [
-        *("--workers", "--scheme", "--batch", "--inference", "--placement", "--keep", "--calibration"),
+        *("--workers", "--scheme", "--batch", "--inference", "--placement", "--wire", "--arithmetic"),
+        *("--keep", "--calibration"),
         *("--save", "--measure", "--steps", "--samples", "--epochs", "--prices", "--currency"),
         "--tee-per-hour",
         *("--gpu-per-hour", "--confidential-gpu-per-hour", "--egress-per-gb", "--gpu-flops"),
